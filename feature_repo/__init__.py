@@ -1,0 +1,1 @@
+"""Data: from a vendor's file to a feature value; also the Feast repository."""

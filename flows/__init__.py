@@ -1,0 +1,1 @@
+"""When and where: Prefect flows, parameters, schedules, settings and the command line."""

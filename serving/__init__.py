@@ -1,0 +1,1 @@
+"""Live: contracts shared with training, and the registry of signed policies."""

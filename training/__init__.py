@@ -1,0 +1,1 @@
+"""Learning: market simulator, execution environments and agents, signals, evaluation."""

@@ -1,0 +1,1 @@
+"""Splits in time, paired statistics, transaction cost analysis and reports."""

@@ -1,0 +1,1 @@
+"""Gymnasium environments, baselines, RLlib agents and their ONNX export."""

@@ -1,0 +1,1 @@
+"""Datasets and Lightning modules that forecast the mid-price move."""
