@@ -4,7 +4,7 @@ Parents of one day meet the same market, so they are not independent: every inte
 half-hours where there are too few days). The interval is the symmetric studentised cluster bootstrap (Hall 1988, "On
 symmetric bootstrap confidence intervals"; for clusters, Cameron, Gelbach and Miller 2008, "Bootstrap-based improvements
 for inference with clustered errors"). The percentile interval was measured and rejected: with 8 normal clusters its
-nominal 95% held 87%, with 20 held 92%, where this one held 95%; with 2 or 3 clusters this one is infinite, as it should be.
+nominal 95% held 87%, with 20 held 92%, where this one held 95%. With 2 or 3 clusters this one is infinite.
 """
 
 from collections.abc import Sequence
@@ -62,7 +62,9 @@ class Comparison:
     n_clusters: int
 
 
-def cluster_labels(start_ns: NDArray[np.int64], days: Sequence[str]) -> tuple[NDArray[np.int64], str]:
+def cluster_labels(
+    start_ns: NDArray[np.int64], days: Sequence[str] | NDArray[np.str_]
+) -> tuple[NDArray[np.int64], str]:
     """Cluster number of each parent order, and what a cluster is.
 
     `start_ns` (N,) int64 UTC; `days` (N,) session dates. Days where there are at least `MIN_DAY_CLUSTERS` of them,
@@ -202,7 +204,9 @@ def _judge(item: Comparison, p_adjusted: float, alpha: float) -> Comparison:
 def cvar(costs: Floats, tail: float = 0.05) -> float:
     """Mean of the worst (highest) `tail` share of costs, the boundary value weighted.
 
-    Rockafellar and Uryasev 2002, "Conditional value-at-risk for general loss distributions". `costs` (N,) in any unit, returned in the same. Raises NonFiniteError for NaN and InputError for none.
+    Rockafellar and Uryasev 2002, "Conditional value-at-risk for general loss distributions". `costs` (N,) in any unit,
+    returned in the same.
+    Raises NonFiniteError for NaN and InputError for none.
     """
     costs = np.asarray(costs, dtype=np.float64)
     if costs.size == 0:
@@ -226,4 +230,4 @@ def _require_finite(values: Floats, name: str) -> None:
     bad = np.flatnonzero(~np.isfinite(values))
     if len(bad):
         first, count = int(bad[0]), len(bad)
-        raise NonFiniteError(f"{name}: cost of parent {first} is {values[first]}; {count} of {len(values)} are not finite")
+        raise NonFiniteError(f"{name}: cost of parent {first} is {values[first]}, {count} of {len(values)} not finite")
