@@ -1,0 +1,74 @@
+# Shortfall: two commands do everything on a fresh machine, `make nightly` and `make test`; both set up first.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+READY := .venv/.ready
+
+SOURCE ?= synthetic
+DATA ?=
+SYMBOLS ?=
+FROM ?=
+TO ?=
+PROFILE ?= quick
+ARGS ?=
+SHORTFALL_TIMEZONE ?= UTC
+export SHORTFALL_TIMEZONE
+
+.PHONY: help setup nightly up test test-all test-slow test-gpu test-cluster ui-test lint format constraints clean
+
+help: ## List every target
+	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
+
+setup: $(READY) ## Create .venv from the pinned constraints and get Java 17
+
+$(READY): pyproject.toml constraints.txt
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || { echo "Python 3.11 is needed; $(PYTHON) is $$($(PYTHON) --version 2>&1): set PYTHON=/path/to/python3.11" >&2; exit 1; }
+	.ci/ensure-java
+	"$(PYTHON)" -m venv .venv
+	@echo "installing the pinned packages into .venv (a few minutes)"
+	$(BIN)/pip install --quiet --disable-pip-version-check torch==2.13.0
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[data,train,serve,dev]'
+	@touch $(READY)
+
+nightly: $(READY) ## The nightly flow: SOURCE=synthetic|lean|shfe DATA= SYMBOLS=A,B FROM= TO= PROFILE=quick|full ARGS=
+	@$(BIN)/shortfall nightly --source $(SOURCE) $(if $(DATA),--data $(DATA)) $(if $(SYMBOLS),--symbols $(SYMBOLS)) \
+	  $(if $(FROM),--from $(FROM)) $(if $(TO),--to $(TO)) --profile $(PROFILE) $(ARGS)
+
+up: $(READY) ## Prefect server with its UI, a worker and the deployments, nightly schedule on; Ctrl-C stops all
+	@$(BIN)/shortfall up $(ARGS)
+
+test: $(READY) lint ## Every default test, after lint, types and import contracts
+	$(BIN)/pytest $(ARGS)
+
+test-slow: $(READY) ## Long runs
+	$(BIN)/pytest -m slow $(ARGS)
+
+test-gpu: $(READY) ## Tests that need a GPU
+	$(BIN)/pytest -m gpu $(ARGS)
+
+test-cluster: $(READY) ## Tests that need a Kubernetes cluster
+	$(BIN)/pytest -m cluster $(ARGS)
+
+ui-test: $(READY) ## Drive the Prefect UI in headless Chromium (installs Debian's chromium) and save screenshots
+	@command -v chromedriver >/dev/null || { [ "$$(id -u)" = 0 ] && S= || S=sudo; $$S apt-get update -qq && \
+	  $$S env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium chromium-driver >/dev/null; }
+	$(BIN)/pytest -m ui $(ARGS)
+
+lint: $(READY) ## ruff, mypy and the import contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(READY) ## Format the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+constraints: $(READY) ## Regenerate constraints.txt from pyproject.toml with the newest versions that fit
+	$(BIN)/pip install --quiet uv
+	$(BIN)/uv pip compile pyproject.toml --all-extras --python-version 3.11 --upgrade --no-header --annotation-style line -o constraints.txt
+
+clean: ## Remove .venv and caches; the lake stays
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .import_linter_cache *.egg-info

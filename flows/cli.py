@@ -1,0 +1,223 @@
+"""The `shortfall` command. Heavy imports happen inside the commands, so that help answers at once."""
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime
+from enum import Enum
+from typing import Annotated, Any
+
+import typer
+
+from feature_repo.errors import InputError, ShortfallError
+
+app = typer.Typer(help="Shortfall: from vendor ticks to a promoted execution policy.", no_args_is_help=True, add_completion=False)
+policy = typer.Typer(help="Policies of a source: list, history, promote, rollback.", no_args_is_help=True)
+app.add_typer(policy, name="policy")
+
+Source = Annotated[str, typer.Option(help="Data source: synthetic, lean, shfe, or one added by a plug-in")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object for programs instead of tables")]
+
+
+class Stage(str, Enum):
+    """Stages that --force can name."""
+
+    ingest = "ingest"
+    clean = "clean"
+    validate = "validate"
+    features = "features"
+    materialize = "materialize"
+    train_signal = "train_signal"
+    train_agent = "train_agent"
+    evaluate = "evaluate"
+    promote = "promote"
+    all = "all"
+
+
+@app.command()
+def nightly(
+    source: Source = "synthetic",
+    data: Annotated[str | None, typer.Option(help="Folder of the vendor's files")] = None,
+    symbols: Annotated[str, typer.Option(help="Symbols, separated by commas; all that the folder holds where absent")] = "",
+    date_from: Annotated[str | None, typer.Option("--from", help="First session date, YYYY-MM-DD")] = None,
+    date_to: Annotated[str | None, typer.Option("--to", help="Last session date, YYYY-MM-DD")] = None,
+    profile: Annotated[str, typer.Option(help="Training profile: quick, full, or the path of a YAML file")] = "quick",
+    test_days: Annotated[int | None, typer.Option(help="Last days held out; 1 of up to 5 days, else 2, where absent")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of training and evaluation")] = 0,
+    synthetic_days: Annotated[int, typer.Option(help="Synthetic market: session days")] = 8,
+    synthetic_hours: Annotated[float, typer.Option(help="Synthetic market: hours of each session")] = 6.5,
+    synthetic_strength: Annotated[float | None, typer.Option(help="Synthetic market: planted predictability, 0 to 1")] = None,
+    synthetic_seed: Annotated[int, typer.Option(help="Synthetic market: seed")] = 7,
+    force: Annotated[list[Stage] | None, typer.Option(help="Do this stage again (repeatable; 'all' for every stage)")] = None,
+    as_json: AsJson = False,
+    verbose: Annotated[bool, typer.Option(help="Show Prefect's own log")] = False,
+) -> None:
+    """Run the nightly flow: ingest, clean, validate, features, signals, agent, evaluation, promotion."""
+    _embed_prefect(verbose)
+    from pydantic import ValidationError
+
+    from flows.params import STAGES, NightlyParams
+
+    forced = {item.value for item in force or []}
+    try:
+        params = NightlyParams(
+            source=source,
+            data=data,
+            symbols=[name.strip() for name in symbols.split(",") if name.strip()],
+            date_from=date_from,  # type: ignore[arg-type]
+            date_to=date_to,  # type: ignore[arg-type]
+            profile=profile,
+            test_days=test_days,
+            seed=seed,
+            synthetic_days=synthetic_days,
+            synthetic_hours=synthetic_hours,
+            synthetic_strength=synthetic_strength,
+            synthetic_seed=synthetic_seed,
+            force=[name for name in STAGES if name in forced or "all" in forced],
+        )
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"]) or "options"
+        raise InputError(f"{name}: {first['msg']} (given: {first['input']!r})") from error
+    report = _with_progress(lambda: _run_nightly(params), as_json)
+    if as_json:
+        print(json.dumps(report))
+    else:
+        from flows.closing import print_closing
+
+        print_closing(report)
+
+
+@app.command()
+def up(
+    port: Annotated[int, typer.Option(help="Port of the Prefect server and its UI, on loopback")] = 4200,
+    schedule: Annotated[bool, typer.Option(help="Switch the nightly schedule on")] = True,
+) -> None:
+    """Start the Prefect server with its UI, a worker and the deployments; Ctrl-C stops all of them."""
+    from flows.up import serve_until_interrupted
+
+    serve_until_interrupted(port, schedule)
+
+
+@policy.command("list")
+def policy_list(source: Source = "synthetic", as_json: AsJson = False) -> None:
+    """Versions of this source's policy, and which one is champion or challenger."""
+    from flows.champions import open_registry
+
+    rows = [
+        {
+            "version": item.version,
+            "kind": item.kind,
+            "aliases": ", ".join(item.aliases),
+            "registered": _utc(item.created_ns),
+            "sha256": item.sha256[:16],
+        }
+        for item in open_registry(source).list_versions()
+    ]
+    _show(rows, f"Policies of {source}", as_json)
+
+
+@policy.command("history")
+def policy_history(source: Source = "synthetic", as_json: AsJson = False) -> None:
+    """The journal: every registration, promotion, refusal and rollback with its reason."""
+    from flows.champions import open_registry
+
+    registry = open_registry(source)
+    rows = [
+        {"when": _utc(item["ts_ns"]), "action": item["action"], "version": item["version"], "reason": item["reason"]}
+        for item in registry.history()
+    ]
+    _show(rows, f"History of {source}", as_json)
+    if warning := registry.journal_warning():
+        typer.echo(f"warning: {warning}", err=True)
+
+
+@policy.command("promote")
+def policy_promote(
+    version: Annotated[int, typer.Argument(help="Version to make champion")],
+    reason: Annotated[str, typer.Option(help="Why, for the journal")],
+    source: Source = "synthetic",
+    force: Annotated[bool, typer.Option("--force", help="Move although no evidence carries it; the journal says so")] = False,
+) -> None:
+    """Make a version champion: refused unless its evidence is established, or --force."""
+    from flows.champions import open_registry
+
+    decision = open_registry(source).promote(version, reason, force=force)
+    typer.echo(f"version {version} {'is champion now' if decision.moved else 'not promoted'}: {decision.reason}")
+    if not decision.moved and decision.changes:
+        raise typer.Exit(2)
+
+
+@policy.command("rollback")
+def policy_rollback(
+    reason: Annotated[str, typer.Option(help="Why, for the journal")], source: Source = "synthetic"
+) -> None:
+    """Return to the champion before the present one."""
+    from flows.champions import open_registry
+
+    version = open_registry(source).rollback(reason)
+    typer.echo(f"version {version} is champion again: {reason}")
+
+
+def main() -> None:
+    """Entry point: runs the command and turns the platform's errors into one message and an exit code."""
+    try:
+        app()
+    except ShortfallError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+
+
+def _run_nightly(params: Any) -> dict[str, Any]:
+    from flows.nightly import nightly_flow
+
+    return nightly_flow(params)
+
+
+def _with_progress(work: Callable[[], dict[str, Any]], as_json: bool) -> dict[str, Any]:
+    from flows.progress import BarReporter, LineReporter, use_reporter
+
+    if as_json or not sys.stderr.isatty():
+        use_reporter(LineReporter())
+        return work()
+    with BarReporter() as bars:
+        use_reporter(bars)
+        return work()
+
+
+def _embed_prefect(verbose: bool) -> None:
+    """Settings of the embedded Prefect; whatever the user's environment says goes first."""
+    from flows.embedded import PREFECT_DEFAULTS, prefect_home
+
+    os.environ.setdefault("PREFECT_HOME", str(prefect_home()))
+    if not verbose:
+        os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+    for name, value in PREFECT_DEFAULTS.items():
+        os.environ.setdefault(name, value)
+
+
+def _show(rows: list[dict[str, Any]], title: str, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(rows))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    if not rows:
+        typer.echo(f"{title}: none yet")
+        return
+    table = Table(title=title)
+    for column in rows[0]:
+        table.add_column(column)
+    for row in rows:
+        table.add_row(*(str(value) for value in row.values()))
+    Console().print(table)
+
+
+def _utc(ts_ns: int) -> str:
+    return datetime.fromtimestamp(ts_ns / 1e9, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,38 @@
+"""The features stage: validated silver to book states and feature values."""
+
+from pathlib import Path
+
+from prefect import flow
+
+from feature_repo.progress import Progress
+from flows import artifacts
+from flows.ids import resolve, stage_id
+from flows.infra import spark
+from flows.lake import StageResult
+from flows.params import FeaturesParams
+from flows.stage import run_stage, stage_task
+from flows.validate import require_validated
+
+
+@stage_task(name="build features")
+def build_feature_values(params: FeaturesParams) -> StageResult:
+    """Run the book and feature kernels in Spark."""
+    silver, folder = resolve("clean", params.silver)
+    require_validated(silver)
+    id_ = stage_id("features", params.model_copy(update={"silver": silver}))
+
+    def work(out: Path, progress: Progress) -> dict:
+        from feature_repo.pipeline.build import build_features
+
+        return build_features(folder, out, spark(), progress)
+
+    return run_stage("features", id_, work, force=params.force)
+
+
+@flow(name="features")
+def features_flow(params: FeaturesParams = FeaturesParams()) -> StageResult:  # noqa: B008
+    """Silver to features; returns what was published."""
+    result = build_feature_values(params)
+    artifacts.table("features", result.summary["partitions"], "Feature rows by symbol and day")
+    artifacts.lineage(result, {"silver": params.silver})
+    return result

@@ -1,0 +1,61 @@
+"""The id of each stage's output: a hash of its parameters, its inputs' ids and its code, known before it runs."""
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from feature_repo.errors import InputError
+from flows.lake import MARKER, Lake, code_digest, fingerprint
+from flows.params import LATEST
+from flows.settings import load_profile, settings
+
+_CODE: dict[str, tuple[str, ...]] = {
+    "ingest": ("feature_repo/ticks",),
+    "clean": ("feature_repo/ticks/schema.py", "feature_repo/ticks/instruments.py", "feature_repo/pipeline"),
+    "validate": ("feature_repo/pipeline",),
+    "features": ("feature_repo/pipeline",),
+    "materialize": ("feature_repo",),
+    "train_signal": ("feature_repo/pipeline", "training/signals", "training/evaluation/splits.py"),
+    "train_agent": ("feature_repo/pipeline", "training/market", "training/execution", "serving/contracts"),
+    "evaluate": ("feature_repo/pipeline", "training/market", "training/execution", "training/evaluation", "serving/contracts"),
+    "promote": ("serving",),
+}
+"""Sources whose change makes a stage's earlier output stale."""
+
+
+def lake() -> Lake:
+    """The lake of this process's settings."""
+    return Lake(settings().lake.absolute())
+
+
+def stage_id(stage: str, params: BaseModel, **extra: Any) -> str:
+    """Id of the output that `stage` gives for `params`; `force` changes no content and so no id."""
+    content = params.model_dump(mode="json", exclude={"force"})
+    if "profile" in content:  # what the profile says counts, not what it is called
+        content["profile"] = load_profile(content["profile"])
+    return fingerprint(stage, params=content, code=code_digest(*_CODE[stage]), **extra)
+
+
+def resolve(stage: str, id_: str) -> tuple[str, Path]:
+    """Id and folder of a published output of `stage`; 'latest' is the one published last.
+
+    Raises InputError that lists what is there when it is not.
+    """
+    store = lake()
+    base = store.root / stage
+    ids = sorted((path.parent.stat().st_mtime_ns, path.parent.name) for path in base.glob(f"*/{MARKER}"))
+    if id_ == LATEST and ids:
+        return ids[-1][1], base / ids[-1][1]
+    if store.summary(stage, id_) is None:
+        known = ", ".join(name for _, name in ids[-5:]) or "none"
+        raise InputError(f"{base}/{id_}: no finished {stage} output; there: {known}; run the {stage} stage first")
+    return id_, base / id_
+
+
+def summary_of(stage: str, id_: str) -> dict[str, Any]:
+    """Summary that the stage returned when it published this output."""
+    found = lake().summary(stage, id_)
+    if found is None:
+        raise InputError(f"{lake().folder(stage, id_)}: no finished {stage} output")
+    return found

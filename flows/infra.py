@@ -1,0 +1,52 @@
+"""Where stages run: as subflows in this process, or each as its own deployment; and this process's Spark session."""
+
+from typing import Any
+
+from prefect.flows import Flow
+from pydantic import BaseModel
+
+from feature_repo.errors import GateFailedError, ShortfallError
+from flows.ids import lake
+from flows.lake import StageResult
+from flows.settings import settings
+
+_spark: Any = None
+
+
+def spark() -> Any:
+    """The one Spark session of this process, started on first use."""
+    global _spark
+    if _spark is None:
+        from feature_repo.pipeline.spark import spark_session
+
+        config = settings()
+        _spark = spark_session(cores=config.cores, driver_memory=config.driver_memory, master=config.spark_master)
+    return _spark
+
+
+def stop_spark() -> None:
+    """Stop this process's Spark session, giving its memory back before training starts."""
+    global _spark
+    if _spark is not None:
+        _spark.stop()
+        _spark = None
+
+
+def run_flow(flow: Flow[..., StageResult], params: BaseModel) -> StageResult:
+    """Run a stage's flow where the settings say and give its result.
+
+    As a deployment the flow runs in its own image and process; its result is read from the lake, where the stage
+    left it under the run's id. Raises ShortfallError (GateFailedError for a gate) when that run does not complete.
+    """
+    if settings().execution == "local":
+        return flow(params)
+    from prefect.deployments import run_deployment
+
+    run: Any = run_deployment(f"{flow.name}/{flow.name}", parameters={"params": params.model_dump(mode="json")})
+    state = run.state
+    if state is None or not state.is_completed():
+        message = f"stage {flow.name}: deployment run {run.name} ended {state.name if state else 'without a state'}"
+        if state is not None and state.message:
+            message += f": {state.message}"
+        raise (GateFailedError if GateFailedError.__name__ in message else ShortfallError)(message)
+    return lake().result_of_run(str(run.id))

@@ -1,0 +1,71 @@
+"""The ingest stage: vendor files to bronze."""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from prefect import flow
+
+from feature_repo.ticks.reader import IngestRequest
+from flows import artifacts
+from flows.ids import stage_id
+from flows.lake import StageResult
+from flows.params import IngestParams
+from flows.stage import run_stage, stage_task
+
+
+def ingest_request(params: IngestParams) -> IngestRequest:
+    """What the reader is asked for."""
+    options: dict[str, Any] = {}
+    if params.source == "synthetic":
+        options = {"days": params.synthetic_days, "hours": params.synthetic_hours, "seed": params.synthetic_seed}
+        if params.synthetic_strength is not None:
+            options["strength"] = params.synthetic_strength
+    return IngestRequest(
+        source=params.source,
+        data=Path(params.data).expanduser() if params.data else None,
+        symbols=tuple(params.symbols),
+        date_from=params.date_from.isoformat() if params.date_from else None,
+        date_to=params.date_to.isoformat() if params.date_to else None,
+        options=options,
+    )
+
+
+def ingest_id(params: IngestParams) -> str:
+    """Id of the bronze that these parameters give: it changes with the content of any input file."""
+    from feature_repo.ticks.registry import get_reader
+
+    request = ingest_request(params)
+    plans = get_reader(request.source).plan(request)
+    inputs = sorted({path for plan in plans for path in plan.inputs})
+    digests = [hashlib.file_digest(path.open("rb"), "sha256").hexdigest() for path in inputs]
+    partitions = [str(plan.partition) for plan in plans]
+    own = IngestParams(**params.model_dump(include=set(IngestParams.model_fields) - {"force"}))
+    # Where the files lie does not matter, what they hold does.
+    return stage_id("ingest", own.model_copy(update={"data": None}), inputs=digests, partitions=partitions)
+
+
+def planned_dates(params: IngestParams) -> list[str]:
+    """Session dates (ISO) that these parameters will read, found without reading a tick."""
+    from feature_repo.ticks.registry import get_reader
+
+    request = ingest_request(params)
+    return [plan.partition.date for plan in get_reader(request.source).plan(request)]
+
+
+@stage_task(name="ingest ticks")
+def ingest_ticks(params: IngestParams) -> StageResult:
+    """Read the vendor's files into bronze."""
+    from feature_repo.ticks.ingest import ingest
+
+    request = ingest_request(params)
+    return run_stage("ingest", ingest_id(params), lambda out, progress: ingest(request, out, progress), force=params.force)
+
+
+@flow(name="ingest")
+def ingest_flow(params: IngestParams = IngestParams()) -> StageResult:  # noqa: B008  (the model is frozen in practice)
+    """Vendor ticks to bronze; returns what was published."""
+    result = ingest_ticks(params)
+    artifacts.table("ingested", result.summary["partitions"], "Rows read by symbol and day")
+    artifacts.lineage(result, {})
+    return result

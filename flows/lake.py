@@ -1,0 +1,169 @@
+"""Publishes a stage's output whole or not at all, and knows what is already there.
+
+A stage's output lives in `<lake>/<stage>/<fingerprint>/` and is never changed once published. Work is done in
+`<lake>/.work/<stage>-<fingerprint>/` under a lock, then renamed; a kill leaves only the work folder, which the next
+attempt clears (or goes on in, for a stage that keeps its own finished parts).
+"""
+
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from feature_repo.errors import GateFailedError, ShortfallError
+
+MARKER = "_stage.json"
+
+
+class DiskFullError(ShortfallError):
+    """The lake's disk is full; nothing that was published is touched."""
+
+    exit_code = 2
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """Outcome of one stage: its dataset id, whether it was already there, seconds spent and the summary."""
+
+    stage: str
+    id: str
+    skipped: bool
+    seconds: float
+    summary: dict[str, Any]
+
+
+def fingerprint(stage: str, **content: Any) -> str:
+    """16 hex digits over the stage's name, parameters, inputs and code; equal content gives equal folders."""
+    canonical = json.dumps({"stage": stage, **content}, sort_keys=True, default=str)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Lake:
+    """The folder of all datasets."""
+
+    root: Path
+
+    def folder(self, stage: str, id_: str) -> Path:
+        """Where the output of `stage` with this id stands once published."""
+        return self.root / stage / id_
+
+    def summary(self, stage: str, id_: str) -> dict[str, Any] | None:
+        """Summary of a published output; None where it is not (wholly) there."""
+        marker = self.folder(stage, id_) / MARKER
+        if not marker.is_file():
+            return None
+        return json.loads(marker.read_text())["summary"]
+
+    def run(
+        self,
+        stage: str,
+        id_: str,
+        work: Callable[[Path], dict[str, Any]],
+        *,
+        force: bool = False,
+        keeps_parts: bool = False,
+    ) -> StageResult:
+        """Do `work` in a fresh folder and publish it as (stage, id_), unless it is there already.
+
+        `keeps_parts`: the stage recognises its own finished parts, so an interrupted work folder is kept.
+        Raises DiskFullError where the disk fills; on GateFailedError the folder is kept under `<lake>/failed/`.
+        """
+        start = time.monotonic()
+        with self._locked(stage, id_):
+            found = None if force else self.summary(stage, id_)
+            if found is not None:
+                return StageResult(stage, id_, True, 0.0, found)
+            folder = self.root / ".work" / f"{stage}-{id_}"
+            if folder.exists() and (force or not keeps_parts):
+                shutil.rmtree(folder)
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                summary = work(folder)
+                (folder / MARKER).write_text(json.dumps({"stage": stage, "id": id_, "summary": summary}, sort_keys=True))
+                _sync_tree(folder)
+            except GateFailedError:
+                self._replace(folder, self.root / "failed" / f"{stage}-{id_}")
+                raise
+            except OSError as error:
+                if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                    raise
+                shutil.rmtree(folder, ignore_errors=True)
+                free = shutil.disk_usage(self.root).free
+                raise DiskFullError(
+                    f"{self.root.absolute()}: disk full while writing stage {stage} ({free:,} bytes free now); earlier outputs are "
+                    "untouched: free space there or set SHORTFALL_LAKE to another disk, then run the same command again"
+                ) from error
+            self._replace(folder, self.folder(stage, id_))
+        return StageResult(stage, id_, False, time.monotonic() - start, summary)
+
+    def note_run(self, flow_run_id: str, result: StageResult) -> None:
+        """Leave the result of a flow run where the run that waits for it, in another process, finds it."""
+        path = self.root / ".runs" / f"{flow_run_id}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(".part")
+        partial.write_text(json.dumps(asdict(result)))
+        os.replace(partial, path)
+
+    def result_of_run(self, flow_run_id: str) -> StageResult:
+        """The result that `note_run` left; raises ShortfallError where it is not there."""
+        path = self.root / ".runs" / f"{flow_run_id}.json"
+        if not path.is_file():
+            raise ShortfallError(f"{path}: no result of this flow run: do the parent and its stages share one lake?")
+        return StageResult(**json.loads(path.read_text()))
+
+    def _replace(self, source: Path, target: Path) -> None:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if target.exists():  # forced: the old one steps aside whole before the new one takes its name
+            aside = self.root / ".work" / f"old-{target.parent.name}-{target.name}-{os.getpid()}"
+            os.rename(target, aside)
+            os.rename(source, target)
+            shutil.rmtree(aside)
+        else:
+            os.rename(source, target)
+        _sync(target.parent)
+
+    @contextmanager
+    def _locked(self, stage: str, id_: str) -> Iterator[None]:
+        """Hold this output's lock: of two live attempts, one works and the other then finds it done."""
+        locks = self.root / ".work"
+        locks.mkdir(parents=True, exist_ok=True)
+        with (locks / f"{stage}-{id_}.lock").open("w") as handle:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            yield
+
+
+def _sync_tree(folder: Path) -> None:
+    """Force every file to disk before the rename makes it official."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            _sync(path)
+    _sync(folder)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def code_digest(*packages: str) -> str:
+    """Digest of the Python and YAML sources below these folders of the project; changed code is a changed input."""
+    root = Path(__file__).resolve().parent.parent
+    digest = hashlib.sha256()
+    for package in packages:
+        base = root / package
+        files = [base] if base.is_file() else sorted(base.rglob("*.py")) + sorted(base.rglob("*.yaml"))
+        for path in files:
+            digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,108 @@
+"""One shallow pydantic model per flow: the form that the Prefect UI shows, and what the command line fills in."""
+
+from datetime import date
+from typing import Literal
+
+from pydantic import BaseModel, Field, model_validator
+
+StageName = Literal["ingest", "clean", "validate", "features", "materialize", "train_signal", "train_agent", "evaluate", "promote"]
+STAGES: tuple[StageName, ...] = (
+    "ingest", "clean", "validate", "features", "materialize", "train_signal", "train_agent", "evaluate", "promote",
+)  # fmt: skip
+
+LATEST = "latest"
+_DATASET = "Id of the {} dataset in the lake, or 'latest'"
+
+
+class IngestParams(BaseModel):
+    """Which vendor's ticks to read, and which part of them."""
+
+    source: str = Field("synthetic", description="Reader: synthetic, lean, shfe, or one added by a plug-in")
+    data: str | None = Field(None, description="Folder of the vendor's files; not used by the synthetic market")
+    symbols: list[str] = Field([], description="Symbols to read; empty means all that the folder holds")
+    date_from: date | None = Field(None, description="First session date, inclusive")
+    date_to: date | None = Field(None, description="Last session date, inclusive")
+    synthetic_days: int = Field(8, ge=2, le=250, description="Synthetic market: session days to generate")
+    synthetic_hours: float = Field(6.5, gt=0, le=6.5, description="Synthetic market: hours of each session")
+    synthetic_strength: float | None = Field(
+        None, ge=0, le=1, description="Synthetic market: planted predictability; 0 plants nothing, empty means the documented default"
+    )
+    synthetic_seed: int = Field(7, ge=0, description="Synthetic market: seed")
+    force: bool = Field(False, description="Do the stage again although its output is there")
+
+    @model_validator(mode="after")
+    def _dates_in_order(self) -> "IngestParams":
+        if self.date_from and self.date_to and self.date_from > self.date_to:
+            raise ValueError(f"date_from {self.date_from} is after date_to {self.date_to}")
+        return self
+
+
+class NightlyParams(IngestParams):
+    """The whole night: what to read, how long to train, what to hold out."""
+
+    profile: str = Field("quick", description="Training profile: quick, full, or the path of a YAML file")
+    test_days: int | None = Field(None, ge=1, description="Last days held out for the test; empty: 1 of up to 5 days, else 2")
+    seed: int = Field(0, ge=0, description="Seed of training and evaluation")
+    force: list[StageName] = Field([], description="Stages to do again although their output is there")  # type: ignore[assignment]
+
+
+class CleanParams(BaseModel):
+    """Bronze to silver."""
+
+    bronze: str = Field(LATEST, description=_DATASET.format("bronze"))
+    force: bool = Field(False, description="Do the stage again although its output is there")
+
+
+class ValidateParams(BaseModel):
+    """The gate on silver."""
+
+    silver: str = Field(LATEST, description=_DATASET.format("silver"))
+    force: bool = Field(False, description="Do the stage again although its output is there")
+
+
+class FeaturesParams(BaseModel):
+    """Silver to book states and feature values; refuses silver that has not passed its gate."""
+
+    silver: str = Field(LATEST, description=_DATASET.format("silver"))
+    force: bool = Field(False, description="Do the stage again although its output is there")
+
+
+class MaterializeParams(BaseModel):
+    """Features, and forecasts where there are any, to the online store."""
+
+    features: str = Field(LATEST, description=_DATASET.format("features"))
+    forecasts: str | None = Field(None, description="Id of the forecasts (a train_signal output); empty: features only")
+    force: bool = Field(False, description="Do the stage again although its output is there")
+
+
+class TrainSignalParams(BaseModel):
+    """Walk-forward training of the signal model."""
+
+    features: str = Field(LATEST, description=_DATASET.format("features"))
+    profile: str = Field("quick", description="Training profile: quick, full, or the path of a YAML file")
+    test_days: int = Field(1, ge=1, description="Last days held out for the test")
+    seed: int = Field(0, ge=0, description="Training seed")
+    force: bool = Field(False, description="Do the stage again although its output is there")
+
+
+class TrainAgentParams(TrainSignalParams):
+    """Training of the execution agent on the earlier days."""
+
+    forecasts: str = Field(LATEST, description="Id of the forecasts (a train_signal output), or 'latest'")
+
+
+class EvaluateParams(TrainAgentParams):
+    """The agent against every baseline on the held-out days."""
+
+    agent: str = Field(LATEST, description="Id of the trained agent (a train_agent output), or 'latest'")
+    source: str = Field("synthetic", description="Reader that the data came from; each source has its own champion")
+    champion: int | None = Field(None, ge=1, description="Version to beat; empty: the one that stood when the agent was first judged")
+
+
+class PromoteParams(BaseModel):
+    """Register the agent and decide whether it replaces the champion."""
+
+    agent: str = Field(LATEST, description="Id of the trained agent (a train_agent output), or 'latest'")
+    evaluation: str = Field(LATEST, description="Id of its evaluation, or 'latest'")
+    source: str = Field("synthetic", description="Reader that the data came from; each source has its own champion")
+    force: bool = Field(False, description="Decide again although the decision is there")

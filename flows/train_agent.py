@@ -1,0 +1,43 @@
+"""The train_agent stage: an execution policy trained on the earlier days."""
+
+from pathlib import Path
+from typing import Any
+
+from prefect import flow
+
+from feature_repo.lake import list_partitions
+from feature_repo.progress import Progress
+from flows import artifacts
+from flows.ids import resolve, stage_id
+from flows.infra import stop_spark
+from flows.lake import StageResult
+from flows.params import TrainAgentParams
+from flows.profile import agent_config
+from flows.stage import run_stage, stage_task
+
+
+@stage_task(name="train execution agent")
+def train_execution_agent(params: TrainAgentParams) -> StageResult:
+    """Train with RLlib; an interrupted training starts again from its seed and gives the same policy."""
+    features, folder = resolve("features", params.features)
+    forecasts, forecasts_folder = resolve("train_signal", params.forecasts)
+    id_ = stage_id("train_agent", params.model_copy(update={"features": features, "forecasts": forecasts}))
+
+    def work(out: Path, progress: Progress) -> dict[str, Any]:
+        from training.execution.train import train_agent
+
+        stop_spark()
+        config = agent_config(params, list_partitions(folder, "features.parquet"))
+        return train_agent(folder, forecasts_folder, out, config, progress)
+
+    return run_stage("train_agent", id_, work, force=params.force)
+
+
+@flow(name="train-agent")
+def train_agent_flow(params: TrainAgentParams = TrainAgentParams()) -> StageResult:  # noqa: B008
+    """Features and forecasts to a policy bundle; returns what was published."""
+    result = train_execution_agent(params)
+    facts = {key: value for key, value in result.summary.items() if not isinstance(value, dict | list)}
+    artifacts.table("agent-training", [facts], "What the training did")
+    artifacts.lineage(result, {"features": params.features, "forecasts": params.forecasts})
+    return result

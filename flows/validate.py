@@ -1,0 +1,51 @@
+"""The validate stage: the gate that silver must pass."""
+
+from pathlib import Path
+
+from prefect import flow
+
+from feature_repo.errors import GateFailedError
+from feature_repo.progress import Progress
+from flows import artifacts
+from flows.ids import lake, resolve, stage_id
+from flows.lake import StageResult
+from flows.params import ValidateParams
+from flows.stage import run_stage, stage_task
+
+
+def validation_id(silver: str) -> str:
+    """Id of the validation of this silver."""
+    return stage_id("validate", ValidateParams(silver=silver))
+
+
+def require_validated(silver: str) -> None:
+    """Refuse silver that has not passed its gate: nothing downstream reads unvalidated data."""
+    if lake().summary("validate", validation_id(silver)) is None:
+        raise GateFailedError(f"silver {silver} has not passed its gate: run the validate stage on it first")
+
+
+@stage_task(name="validate silver")
+def validate_silver(params: ValidateParams) -> StageResult:
+    """Run the Great Expectations checkpoint."""
+    silver, folder = resolve("clean", params.silver)
+
+    def work(out: Path, progress: Progress) -> dict:
+        from feature_repo.pipeline.quality import validate
+
+        return validate(folder, out, progress)
+
+    return run_stage("validate", validation_id(silver), work, force=params.force)
+
+
+@flow(name="validate")
+def validate_flow(params: ValidateParams = ValidateParams()) -> StageResult:  # noqa: B008
+    """Gate silver; returns what was published, or stops the run naming the expectation."""
+    result = validate_silver(params)
+    docs = lake().folder("validate", result.id) / "data_docs" / "index.html"
+    artifacts.link("data-docs", docs, "Great Expectations Data Docs")
+    counts = result.summary
+    artifacts.markdown(
+        "gate", f"Passed: {counts['expectations']} expectations, {counts['failed']} failed. [Data Docs]({docs.as_uri()})", "Data gate"
+    )
+    artifacts.lineage(result, {"silver": params.silver})
+    return result
