@@ -112,7 +112,8 @@ class ClusterBootstrap:
         if error <= _DEGENERATE * float(np.abs(values).max(initial=0.0)):
             # Every cluster has the same mean: nothing to resample. A sign test of G clusters is the best that is left.
             p = 1.0 if mean == 0.0 else min(1.0, 2.0 ** (1 - self.n_clusters))
-            return Interval(mean, mean, mean, p, n, self.n_clusters)
+            half = 0.0 if p <= alpha or mean == 0.0 else np.inf
+            return Interval(mean, mean - half, mean + half, p, n, self.n_clusters)
         means, errors = _standard_error(sums, self.sizes, self.weights)
         with np.errstate(divide="ignore", invalid="ignore"):
             # A draw of one cluster only has no spread: its ratio counts as infinite, which widens the interval.
