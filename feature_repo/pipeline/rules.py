@@ -196,10 +196,11 @@ def with_outliers(prices: DataFrame, limits: CleanLimits) -> DataFrame:
     spec = Window.partitionBy("series").orderBy("sequence")
     count = limits.outlier_neighbours
     price = F.when(F.col("price_ticks") > 0, F.col("price_ticks").cast("double"))
-    columns, sides = {}, {}
-    for name, frame in (("before", spec.rowsBetween(-count, -1)), ("after", spec.rowsBetween(1, count))):
-        high, low, n = F.max(price).over(frame), F.min(price).over(frame), F.count(price).over(frame)
-        total, squares = F.sum(price).over(frame), F.sum(price * price).over(frame)
+    columns: dict[str, Column] = {}
+    sides: dict[str, tuple[Column, Column]] = {}
+    for name, rows in (("before", spec.rowsBetween(-count, -1)), ("after", spec.rowsBetween(1, count))):
+        high, low, n = F.max(price).over(rows), F.min(price).over(rows), F.count(price).over(rows)
+        total, squares = F.sum(price).over(rows), F.sum(price * price).over(rows)
         columns |= {f"_n_{name}": n, f"_sum_{name}": total - high - low}
         columns |= {f"_squares_{name}": squares - high * high - low * low}
         enough = F.col(f"_n_{name}") >= limits.outlier_min_neighbours
