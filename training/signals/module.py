@@ -1,0 +1,140 @@
+"""The signal model: a small causal convolutional network over the last L seconds, and how Lightning trains it.
+
+Dilated causal convolutions (van den Oord et al. 2016, "WaveNet"; Bai, Kolter and Koltun 2018 on sequence models) were
+measured against a GRU of like size: they train on whole stretches of a day at once, so that neighbouring forecasts
+share their work, and cost less per forecast. docs/signals.md has the figures.
+
+Imports torch and Lightning: import this module inside the function that needs it.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from training.signals.config import SignalConfig
+
+MAX_GAIN = 2.0
+
+
+class SignalNet(nn.Module):
+    """Raw features to forecasts in bps; standardiser, target scale and calibration are inside.
+
+    `blocks` residual convolutions of kernel 2 and dilation 1, 2, 4, ... see exactly `2**blocks` rows; a linear path
+    sees the last row alone. No padding: (N, T, F) gives forecasts for the last T - L + 1 rows. The output layer starts
+    at zero, so that training starts from the forecast "no move".
+    """
+
+    mean: Tensor
+    scale: Tensor
+    target_scale: Tensor
+    gain: Tensor
+
+    def __init__(
+        self,
+        mean: NDArray[np.float64],
+        scale: NDArray[np.float64],
+        target_scale: NDArray[np.float64],
+        config: SignalConfig,
+    ) -> None:
+        """Build with the standardiser `mean`, `scale` (F,) and the moves' `target_scale` (H,) in bps."""
+        super().__init__()
+        features, horizons = len(mean), len(target_scale)
+        for name, value in (("mean", mean), ("scale", scale), ("target_scale", target_scale)):
+            self.register_buffer(name, torch.tensor(np.asarray(value), dtype=torch.float32))
+        self.register_buffer("gain", torch.ones(horizons))
+        self.clip_sigma = config.clip_sigma
+        self.enter = nn.Conv1d(features, config.hidden, 1)
+        self.convolutions = nn.ModuleList(
+            nn.Conv1d(config.hidden, config.hidden, 2, dilation=1 << block) for block in range(config.blocks)
+        )
+        self.dropout = nn.Dropout1d(config.dropout)
+        self.head = nn.Conv1d(config.hidden, horizons, 1)
+        self.linear = nn.Conv1d(features, horizons, 1)
+        for layer in (self.head, self.linear):
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
+
+    def standardised(self, features: Tensor) -> Tensor:
+        """Forecasts (N, T - L + 1, H) in units of the target scale, before the calibrating gain."""
+        x = ((features - self.mean) / self.scale).clamp(-self.clip_sigma, self.clip_sigma).transpose(1, 2)
+        hidden = functional.relu(self.enter(x))
+        for convolution in self.convolutions:
+            ahead = self.dropout(functional.relu(convolution(hidden)))
+            hidden = ahead + hidden[:, :, convolution.dilation[0] :]
+        lost = sum(convolution.dilation[0] for convolution in self.convolutions)
+        return (self.head(hidden) + self.linear(x[:, :, lost:])).transpose(1, 2)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Raw `features` (N, L, F) float32 to the forecast after the last row, (N, H) float32 bps."""
+        return self.standardised(features)[:, 0, :] * (self.target_scale * self.gain)
+
+
+class SignalModule(pl.LightningModule):
+    """Trains a `SignalNet` on batches `(features (B, L-1+C, F), targets (B, C, H), ratios (B, C, H))`.
+
+    Targets are moves over the instrument's own typical move, NaN where a row does not count; ratios turn a
+    forecast in units of the shared target scale into the instrument's.
+    """
+
+    def __init__(self, net: SignalNet, config: SignalConfig, steps: int) -> None:
+        """Train `net` for at most `steps` optimizer steps."""
+        super().__init__()
+        self.net, self.config, self.steps = net, config, steps
+
+    def loss(self, batch: Sequence[Tensor]) -> tuple[Tensor, int]:
+        """Mean Huber loss over the rows that count, and how many values that are."""
+        features, targets, ratios = batch
+        known = torch.isfinite(targets)
+        error = self.net.standardised(features) * ratios - torch.nan_to_num(targets)
+        each = functional.huber_loss(error, torch.zeros_like(error), reduction="none", delta=self.config.huber_delta)
+        count = int(known.sum())
+        return (each * known).sum() / max(count, 1), count
+
+    def training_step(self, batch: Sequence[Tensor], batch_index: int) -> Tensor:
+        """One optimizer step's loss."""
+        loss, count = self.loss(batch)
+        self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=max(count, 1))
+        return loss
+
+    def validation_step(self, batch: Sequence[Tensor], batch_index: int) -> None:
+        """Log the loss on the validation tail."""
+        loss, count = self.loss(batch)
+        self.log("val_loss", loss, on_step=False, on_epoch=True, batch_size=max(count, 1))
+
+    def configure_optimizers(self) -> Any:
+        """AdamW, its rate falling along a cosine to a twentieth."""
+        optimizer = torch.optim.AdamW(
+            self.parameters(), lr=self.config.learning_rate, weight_decay=self.config.weight_decay
+        )
+
+        def factor(step: int) -> float:
+            return 0.05 + 0.95 * 0.5 * (1.0 + math.cos(math.pi * min(step / max(self.steps, 1), 1.0)))
+
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+@torch.no_grad()
+def calibrate(net: SignalNet, batches: Any) -> NDArray[np.float64]:
+    """Set the gain of each horizon to what fits the validation tail best by least squares, within 0 to 2; returns it (H,).
+
+    A forecast without skill is drawn towards zero, which is what costs nothing out of sample.
+    """
+    net.eval()
+    cross = torch.zeros(len(net.gain), dtype=torch.float64)
+    square = torch.zeros_like(cross)
+    for features, targets, ratios in batches:
+        forecast = (net.standardised(features) * ratios).double() * torch.isfinite(targets)
+        cross += (forecast * torch.nan_to_num(targets).double()).sum(dim=(0, 1))
+        square += (forecast * forecast).sum(dim=(0, 1))
+    gain = torch.where(square > 0.0, cross / square.clamp(min=1e-30), torch.zeros_like(cross)).clamp(0.0, MAX_GAIN)
+    net.gain.copy_(gain.float())
+    found: NDArray[np.float64] = gain.numpy()
+    return found
