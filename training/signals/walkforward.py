@@ -128,7 +128,8 @@ def _train(
         module = SignalModule(net, config, steps=len(train) * config.max_epochs)
         with tempfile.TemporaryDirectory(prefix=f".{fold.name}-", dir=folder) as scratch:
             history = _fit(module, train, check, Path(scratch), config, fold, tracker, on_epoch)
-        gain = calibrate(net, check)
+        longest_chunks = -(-config.horizons_s[-1] // config.chunk_rows)
+        gain = calibrate(net, check, chunks_per_block=4 * longest_chunks)
         buffer = io.BytesIO()
         torch.save(net.state_dict(), buffer)
         record = {

@@ -1,0 +1,74 @@
+"""How parent orders are made and worked: the settings that training, evaluation and baselines share."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from feature_repo.errors import InputError
+
+NS = 1_000_000_000
+
+
+@dataclass(frozen=True)
+class ExecutionConfig:
+    """Frozen settings of parents and episodes; `from_dict` refuses unknown names."""
+
+    horizon_s: int = 600  # time that a parent has
+    decision_interval_s: int = 30  # time between two decisions; divides the horizon, one slice of the schedule each
+    lots: int | None = 200  # parent size; None: adv_fraction decides
+    adv_fraction: float = 0.001  # parent size as a share of the mean daily volume of earlier days, where lots is None
+    start_every_s: int = 600  # spacing of the arrival grid
+    first_start_s: int = 60  # the first arrival of a session window comes this long after its open
+    room_s: int = 5  # time that must be left between horizon and close for the forced sweep to arrive
+    ahead_slices: int = 1  # slices that an agent may be ahead of the TWAP schedule
+    maker_fee_bps: float = 0.0
+    taker_fee_bps: float = 0.0
+    risk_aversion: float = 0.0  # weight of the inventory risk penalty in the reward; 0: rewards sum to minus IS
+    latency_ns: int | None = None  # None: the instrument's own rule; 0 is a sensitivity, never a headline
+    fill_model: str = "conservative"
+
+    def __post_init__(self) -> None:
+        """Refuse settings that contradict each other."""
+        if self.decision_interval_s <= 0 or self.horizon_s <= 0 or self.horizon_s % self.decision_interval_s:
+            raise InputError(
+                f"decision_interval_s {self.decision_interval_s} must be positive and divide horizon_s {self.horizon_s}"
+            )
+        if self.lots is not None and self.lots <= 0:
+            raise InputError(f"lots {self.lots} must be positive")
+        if not 0 < self.adv_fraction <= 1:
+            raise InputError(f"adv_fraction {self.adv_fraction} must lie in (0, 1]")
+        if self.start_every_s <= 0 or self.first_start_s < 0 or self.room_s < 1:
+            raise InputError(
+                f"start_every_s {self.start_every_s}, first_start_s {self.first_start_s}, room_s {self.room_s}: "
+                "must be at least 1, 0 and 1"
+            )
+        if self.ahead_slices < 0 or self.risk_aversion < 0:
+            raise InputError(f"ahead_slices {self.ahead_slices} and risk_aversion {self.risk_aversion} must not be negative")
+        if self.latency_ns is not None and not 0 <= self.latency_ns < self.decision_interval_s * NS:
+            raise InputError(f"latency_ns {self.latency_ns} must be shorter than a decision interval and not negative")
+
+    @property
+    def slices(self) -> int:
+        """Decisions in a full episode."""
+        return self.horizon_s // self.decision_interval_s
+
+    @property
+    def horizon_ns(self) -> int:
+        """Horizon in nanoseconds."""
+        return self.horizon_s * NS
+
+    @property
+    def interval_ns(self) -> int:
+        """Decision interval in nanoseconds."""
+        return self.decision_interval_s * NS
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for metadata and `env_config`."""
+        return asdict(self)
+
+    @staticmethod
+    def from_dict(values: dict[str, Any]) -> "ExecutionConfig":
+        """Settings from plain values; raises InputError on a name that is not one."""
+        unknown = set(values) - set(ExecutionConfig.__dataclass_fields__)
+        if unknown:
+            raise InputError(f"unknown execution settings {sorted(unknown)}; known: {sorted(ExecutionConfig.__dataclass_fields__)}")
+        return ExecutionConfig(**values)

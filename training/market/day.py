@@ -1,0 +1,201 @@
+"""One prepared trading day for the simulator: book, features and forecasts, aligned, and what earlier days tell of it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from feature_repo.errors import InputError
+from feature_repo.lake import Partition
+from feature_repo.ticks.instruments import Instrument, load_instruments
+
+if TYPE_CHECKING:
+    from feature_repo.pipeline.books import Book
+
+BUCKET_NS = 300_000_000_000  # the volume curve's resolution, 5 minutes
+
+
+@dataclass(frozen=True)
+class MarketDay:
+    """Everything that an episode on one day may see or meet; arrays are shared and never written.
+
+    `features (M, F) float32` and `forecasts (M, H) float32, bps` have one row per `feature_ns (M,) int64`;
+    `forecast_missing (M,) float32` is 1 where no model was old enough. Rows without valid features are left out, so that the
+    row in force at t is the last one with `feature_ns <= t`.
+    """
+
+    instrument: Instrument
+    partition: Partition
+    book: "Book"
+    feature_names: tuple[str, ...]
+    feature_ns: NDArray[np.int64]
+    features: NDArray[np.float32]
+    horizons_s: tuple[int, ...]
+    forecasts: NDArray[np.float32]
+    forecast_missing: NDArray[np.float32]
+    windows: tuple[tuple[int, int], ...]  # session windows, [open_ns, close_ns)
+    adv_lots: float = 0.0  # mean daily volume of earlier days; of this day where there is none earlier
+    curve: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))  # earlier days' share of volume per bucket
+    history_days: int = 0  # earlier days behind adv_lots and curve; 0: none, the curve is flat
+
+    @property
+    def volume_lots(self) -> int:
+        """Lots traded on this day."""
+        return int(self.book.trade_sz.astype(np.int64).sum())
+
+    def tick_bps(self) -> float:
+        """One tick in bps of the day's first two-sided mid."""
+        both = (self.book.bid_sz[:, 0] > 0) & (self.book.ask_sz[:, 0] > 0)
+        if not both.any():
+            raise InputError(f"{self.partition.instrument_id} {self.partition.date}: no two-sided book all day")
+        first = int(np.argmax(both))
+        return 2e4 / (int(self.book.bid_px[first, 0]) + int(self.book.ask_px[first, 0]))
+
+    def bucket_edges(self) -> NDArray[np.int64]:
+        """Starts of the 5-minute buckets of all session windows in time order, `(B,) int64` ns; a last one may be short."""
+        return np.concatenate([np.arange(opens, closes, BUCKET_NS, dtype=np.int64) for opens, closes in self.windows])
+
+    def bucket_volume(self) -> NDArray[np.float64]:
+        """Lots traded in each bucket of this day, `(B,) float64`: for later days' curves, never for this day's own."""
+        traded = self.book.trade_sz > 0
+        where = np.searchsorted(self.bucket_edges(), self.book.ts_ns[traded], side="right") - 1
+        weights = self.book.trade_sz[traded].astype(np.float64)
+        return np.bincount(np.maximum(where, 0), weights=weights, minlength=len(self.bucket_edges()))
+
+
+def load_market_day(features_dir: Path, forecasts_dir: Path | None, partition: Partition) -> MarketDay:
+    """Read book, features and (where `forecasts_dir` is given) forecasts of one partition.
+
+    Raises InputError where a file is absent, columns are missing, rows do not agree, time runs backwards, or no feature row is valid.
+    """
+    from feature_repo.pipeline.books import load_book
+    from feature_repo.pipeline.kernels import FEATURES
+
+    instruments = load_instruments(features_dir)
+    if partition.instrument_id not in instruments:
+        raise InputError(f"{features_dir}/instruments.json does not name {partition.instrument_id}; run ingest again")
+    instrument = instruments[partition.instrument_id]
+    names = tuple(FEATURES)
+    path = partition.folder(features_dir) / "features.parquet"
+    table = _read(path, ("ts_ns", *names))
+    feature_ns = table["ts_ns"].astype(np.int64)
+    features = np.column_stack([table[name] for name in names]).astype(np.float32)
+    horizons, forecasts, missing = _forecasts(forecasts_dir, partition, feature_ns)
+    valid = np.isfinite(features).all(axis=1) & np.isfinite(forecasts).all(axis=1)
+    if not valid.any():
+        raise InputError(f"{path}: no row of {len(valid)} has finite features; the day cannot be traded")
+    book = load_book(features_dir, partition)
+    if np.any(np.diff(book.ts_ns) < 0) or np.any(np.diff(feature_ns) <= 0):
+        raise InputError(f"{path.parent}: time runs backwards in the book or its features; build them again")
+    return MarketDay(
+        instrument=instrument,
+        partition=partition,
+        book=book,
+        feature_names=names,
+        feature_ns=feature_ns[valid],
+        features=np.ascontiguousarray(features[valid]),
+        horizons_s=horizons,
+        forecasts=np.ascontiguousarray(forecasts[valid]),
+        forecast_missing=missing[valid],
+        windows=tuple(instrument.session_ns(partition.date)),
+    )
+
+
+def load_market_days(
+    features_dir: Path, forecasts_dir: Path | None, partitions: Sequence[Partition]
+) -> list[MarketDay]:
+    """Days of `partitions` in their order, each with ADV and volume curve of its instrument's earlier days on disk.
+
+    Earlier days are all partitions of the instrument in `features_dir` dated before it, whether asked for or not.
+    """
+    from feature_repo.lake import list_partitions
+
+    known = list_partitions(features_dir, "book.parquet")
+    loaded: dict[Partition, MarketDay] = {}
+
+    def day_of(partition: Partition) -> MarketDay:
+        if partition not in loaded:
+            loaded[partition] = load_market_day(features_dir, forecasts_dir, partition)
+        return loaded[partition]
+
+    days = []
+    for partition in partitions:
+        same = [p for p in known if p.instrument_id == partition.instrument_id and p.date < partition.date]
+        days.append(with_history(day_of(partition), [day_of(p) for p in same]))
+    return days
+
+
+def with_history(day: MarketDay, earlier: Sequence[MarketDay]) -> MarketDay:
+    """`day` with the mean daily volume and the mean share of volume per bucket of `earlier` days.
+
+    Raises InputError where one of them is not earlier. Without any, ADV is the day's own volume (it sizes parents only)
+    and the curve is flat; `history_days` 0 says so.
+    """
+    late = [other.partition.date for other in earlier if other.partition.date >= day.partition.date]
+    if late:
+        raise InputError(f"day {late[0]} is not earlier than {day.partition.date}: its volume must not be known there")
+    buckets = len(day.bucket_edges())
+    shares = [_resampled(other.bucket_volume(), buckets) for other in earlier if other.volume_lots > 0]
+    if not shares:
+        return replace(day, adv_lots=float(day.volume_lots), curve=np.full(buckets, 1.0 / buckets), history_days=0)
+    adv = float(np.mean([other.volume_lots for other in earlier if other.volume_lots > 0]))
+    return replace(day, adv_lots=adv, curve=np.mean(shares, axis=0), history_days=len(shares))
+
+
+def volume_curve(days: Sequence[MarketDay]) -> NDArray[np.float64]:
+    """Mean share of a day's volume in each 5-minute bucket over `days`, `(B,) float64`, sums to 1."""
+    if not days:
+        raise InputError("a volume curve needs at least one earlier day, got none")
+    buckets = len(days[-1].bucket_edges())
+    return np.asarray(np.mean([_resampled(day.bucket_volume(), buckets) for day in days], axis=0))
+
+
+def _resampled(volume: NDArray[np.float64], buckets: int) -> NDArray[np.float64]:
+    """Shares of volume on `buckets` buckets; a day of another length (half day) counts by its place from the open."""
+    shares = np.zeros(buckets)
+    count = min(buckets, len(volume))
+    shares[:count] = volume[:count]
+    total = shares.sum()
+    return shares / total if total > 0 else np.full(buckets, 1.0 / buckets)
+
+
+def _read(path: Path, columns: Sequence[str]) -> dict[str, NDArray[np.float64]]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.read_table(path, columns=list(columns))
+    except (OSError, pa.ArrowException) as error:
+        raise InputError(f"{path}: not readable ({error}); build features again") from error
+    absent = [name for name in columns if name not in table.column_names]
+    if absent:
+        raise InputError(f"{path}: columns {', '.join(absent)} are missing; build features again")
+    return {name: table[name].to_numpy() for name in columns}
+
+
+def _forecasts(
+    forecasts_dir: Path | None, partition: Partition, feature_ns: NDArray[np.int64]
+) -> tuple[tuple[int, ...], NDArray[np.float32], NDArray[np.float32]]:
+    rows = len(feature_ns)
+    if forecasts_dir is None:
+        return (), np.zeros((rows, 0), np.float32), np.ones(rows, np.float32)
+    import pyarrow.parquet as pq
+
+    path = partition.folder(forecasts_dir) / "forecasts.parquet"
+    try:
+        present = pq.read_schema(path).names
+    except OSError as error:
+        raise InputError(f"{path}: no forecasts for this day ({error}); train the signal on it first") from error
+    prefix, suffix = "forecast_", "s_bps"
+    horizons = tuple(
+        sorted(int(n[len(prefix) : -len(suffix)]) for n in present if n.startswith(prefix) and n.endswith(suffix))
+    )
+    names = [f"forecast_{h}s_bps" for h in horizons]
+    table = _read(path, ("ts_ns", *names, "forecast_missing"))
+    if not np.array_equal(table["ts_ns"], feature_ns):
+        raise InputError(f"{path}: {len(table['ts_ns'])} rows do not match the {rows} feature rows; train the signal again")
+    values = np.column_stack([table[name] for name in names]) if names else np.zeros((rows, 0))
+    return horizons, values.astype(np.float32), table["forecast_missing"].astype(np.float32)

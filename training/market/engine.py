@@ -1,0 +1,278 @@
+"""The market engine: historical books play on, own orders join them, and every fill is booked in integers.
+
+One compiled path serves the single environment, the vector environment and the evaluation. Time runs per episode:
+
+* a message sent at t arrives at t + latency and meets the state after every row stamped up to then; on snapshot data
+  it arrives with the first row stamped strictly after t (no state between two snapshots is known);
+* a replacement keeps the queue place only at the same price and no more lots, else it joins the back;
+* lots filled while a message is in flight come off what it asks for, first off the part that crosses, so that a
+  parent is never overfilled; a newer message replaces one that has not arrived.
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from feature_repo.errors import InputError
+from training.market.fills import (
+    AGGRESSIVE,
+    FORCED,
+    MID2,
+    age_taken,
+    fill_resting,
+    largest_level,
+    level_size,
+    opposite_offset,
+    own_offset,
+    sweep,
+)
+from training.market.orders import EPISODE_DTYPE, FILL_DTYPE, INSTRUCTION_DTYPE, PARENT_DTYPE, TAKEN_CAPACITY
+from training.market.tape import Tape, build_tape
+
+if TYPE_CHECKING:
+    from training.market.day import MarketDay
+
+FILL_MODELS = ("conservative",)
+NO_ROW = np.iinfo(np.int64).max
+
+
+@njit(cache=True)
+def start_episode(tape, state, parent, record):
+    """Reset `state` to the arrival of `parent`; False where no two-sided book stood then."""
+    day = tape.days[parent.day]
+    state.day, state.side, state.lots = parent.day, parent.side, parent.lots
+    state.start_ns, state.end_ns = parent.start_ns, parent.start_ns + parent.horizon_ns
+    state.row_lo, state.row_hi = day.row_lo, day.row_hi
+    state.latency_ns, state.next_row_arrival = day.latency_ns, day.next_row_arrival
+    state.row = day.row_lo + np.searchsorted(tape.ts[day.row_lo : day.row_hi], parent.start_ns, side="right") - 1
+    state.filled = state.passive_lots = state.aggressive_lots = state.forced_lots = state.extrapolated_lots = 0
+    state.passive_cost = state.aggressive_cost = state.forced_cost = 0
+    state.spread2 = state.timing2 = state.impact2 = state.orders = 0
+    state.rest_px = state.rest_lots = state.rest_ahead = 0
+    state.pend_ns = state.pend_forced = state.pend_filled = 0
+    state.taken_count = state.step = state.masked = state.done = 0
+    state.record = record
+    state.mark_bps = state.penalty = 0.0
+    if state.row < day.row_lo:
+        state.arrival_mid2 = state.last_mid2 = 0
+        return False
+    state.arrival_mid2 = state.last_mid2 = np.int64(tape.rows[state.row, MID2])
+    return state.arrival_mid2 > 0
+
+
+@njit(cache=True)
+def submit(tape, state, now_ns, rest_px, rest_lots, cross_lots, beyond, forced):
+    """Send one message at `now_ns`; it is in flight until `pend_ns`."""
+    if state.next_row_arrival == 1:
+        ahead = tape.ts[state.row + 1 : state.row_hi]
+        at = np.searchsorted(ahead, now_ns, side="right")
+        state.pend_ns = ahead[at] if at < len(ahead) else now_ns
+    else:
+        state.pend_ns = now_ns + state.latency_ns
+    state.pend_rest_px, state.pend_rest_lots = rest_px, rest_lots
+    state.pend_cross_lots, state.pend_beyond, state.pend_forced = cross_lots, beyond, forced
+    state.pend_filled = 0
+    if cross_lots > 0:
+        state.orders += 1
+    if rest_lots > 0 and not (state.rest_lots == rest_lots and state.rest_px == rest_px):
+        state.orders += 1
+
+
+@njit(cache=True)
+def arrive(tape, state, taken_px, taken_lots, episode, fills, fill_count):
+    """Let the message in flight meet the book that stands at its arrival."""
+    ts_ns, side, depth = state.pend_ns, state.side, tape.depth
+    book = tape.rows[state.row]
+    state.pend_ns = 0
+    cross = max(0, state.pend_cross_lots - state.pend_filled)
+    rest = max(0, state.pend_rest_lots - max(0, state.pend_filled - state.pend_cross_lots))
+    cross = min(cross, state.lots - state.filled)
+    price = state.pend_rest_px
+    if cross > 0 or rest == 0 or price != state.rest_px or rest > state.rest_lots:
+        state.rest_lots = 0
+    if cross > 0:
+        kind = FORCED if state.pend_forced == 1 else AGGRESSIVE
+        sweep(state, book, depth, ts_ns, cross, 0, state.pend_beyond, kind, taken_px, taken_lots, episode, fills, fill_count)
+    rest = min(rest, state.lots - state.filled)
+    if rest == 0:
+        state.rest_lots = 0
+        return
+    if state.rest_lots > 0:  # same price, not larger: the queue place stays
+        state.rest_lots = rest
+        return
+    rest -= sweep(state, book, depth, ts_ns, rest, price, 0, AGGRESSIVE, taken_px, taken_lots, episode, fills, fill_count)
+    state.rest_px, state.rest_lots = price, rest
+    own = own_offset(side, depth)
+    shown = level_size(book, own, depth, price, -side)
+    state.rest_ahead = shown if shown >= 0 else largest_level(book, own, depth)
+
+
+@njit(cache=True)
+def advance_episode(tape, state, until_ns, taken_px, taken_lots, episode, fills, fill_count):
+    """Play rows and arrivals stamped up to `until_ns`."""
+    depth = tape.depth
+    while True:
+        following = state.row + 1
+        row_ns = tape.ts[following] if following < state.row_hi else NO_ROW
+        if state.pend_ns > 0 and state.pend_ns < row_ns:
+            if state.pend_ns > until_ns:
+                return
+            arrive(tape, state, taken_px, taken_lots, episode, fills, fill_count)
+            continue
+        if row_ns > until_ns:
+            return
+        if state.rest_lots == 0 and state.taken_count == 0:
+            # Nothing of ours is in the market: go straight to the last row before something can happen.
+            stop = until_ns if state.pend_ns == 0 else min(until_ns, state.pend_ns)
+            ahead = tape.ts[following : state.row_hi]
+            state.row = following + np.searchsorted(ahead, stop, side="right") - 1
+            continue
+        state.row = following
+        book = tape.rows[following]
+        if state.taken_count > 0:
+            age_taken(state, book, depth, taken_px, taken_lots)
+        if state.rest_lots > 0:
+            fill_resting(state, book, depth, row_ns, taken_px, taken_lots, episode, fills, fill_count)
+
+
+@njit(cache=True)
+def complete_episode(tape, state, now_ns, taken_px, taken_lots, episode, fills, fill_count):
+    """Forced completion: at `now_ns` send a sweep of all that remains and play until it has arrived."""
+    remaining = state.lots - state.filled
+    if remaining > 0:
+        submit(tape, state, now_ns, 0, 0, remaining, 1, 1)
+        advance_episode(tape, state, state.pend_ns, taken_px, taken_lots, episode, fills, fill_count)
+    state.rest_lots = state.pend_ns = 0
+    state.done = 1
+
+
+@njit(cache=True)
+def cost_bps(state, mid2, maker_fee_bps, taker_fee_bps):
+    """Shortfall so far in bps of the parent's arrival value, what remains marked at `mid2`; fees included."""
+    cost = state.passive_cost + state.aggressive_cost + state.forced_cost
+    value2 = state.lots * state.arrival_mid2
+    loss2 = state.side * (2 * cost + (state.lots - state.filled) * mid2 - value2)
+    fees2 = 2 * (maker_fee_bps * state.passive_cost + taker_fee_bps * (state.aggressive_cost + state.forced_cost))
+    return (1e4 * loss2 + fees2) / value2
+
+
+@njit(cache=True)
+def _start_batch(tape, states, indices, parents, record):
+    for j in range(len(indices)):
+        if not start_episode(tape, states[indices[j]], parents[j], record[j]):
+            return j
+    return -1
+
+
+@njit(cache=True)
+def _submit_batch(tape, states, now_ns, instructions):
+    for i in range(len(states)):
+        state = states[i]
+        order = instructions[i]
+        if state.done == 0 and order.send == 1:
+            submit(tape, state, now_ns[i], order.rest_px, order.rest_lots, order.cross_lots, order.beyond, 0)
+
+
+@njit(cache=True)
+def _advance_batch(tape, states, until_ns, taken_px, taken_lots, fills, fill_count):
+    for i in range(len(states)):
+        state = states[i]
+        if state.done == 0:
+            advance_episode(tape, state, until_ns[i], taken_px[i], taken_lots[i], i, fills, fill_count)
+            if state.filled == state.lots:
+                state.done = 1
+
+
+@njit(cache=True)
+def _complete_batch(tape, states, taken_px, taken_lots, fills, fill_count):
+    for i in range(len(states)):
+        if states[i].done == 0:
+            complete_episode(tape, states[i], states[i].end_ns, taken_px[i], taken_lots[i], i, fills, fill_count)
+
+
+class Engine:
+    """N episodes on a shared tape, stepped together. Environments and `run_policy` are built on it.
+
+    `latency_ns` replaces every instrument's own latency rule; `fill_model` is one of FILL_MODELS.
+    """
+
+    def __init__(
+        self,
+        days: Sequence["MarketDay"],
+        episodes: int,
+        latency_ns: int | None = None,
+        fill_model: str = "conservative",
+        fill_capacity: int = 1,
+    ) -> None:
+        if fill_model not in FILL_MODELS:
+            raise InputError(f"fill model {fill_model!r} is not one of {', '.join(FILL_MODELS)}")
+        if not days:
+            raise InputError("the market engine needs at least one day, got none")
+        self.tape: Tape = build_tape(days, latency_ns)
+        self.states: NDArray[np.void] = np.zeros(episodes, EPISODE_DTYPE)
+        self.states["done"] = 1
+        self.taken_px = np.zeros((episodes, TAKEN_CAPACITY), np.int64)
+        self.taken_lots = np.zeros((episodes, TAKEN_CAPACITY), np.int64)
+        self.fill_rows = np.zeros(fill_capacity, FILL_DTYPE)
+        self.fill_count = np.zeros(1, np.int64)
+
+    def start(
+        self, parents: NDArray[np.void], indices: NDArray[np.int64] | None = None, record: NDArray[np.int64] | None = None
+    ) -> None:
+        """Start `parents` (PARENT_DTYPE) in the episodes `indices` (all by default); `record` 1 keeps their fills.
+
+        Raises InputError where no two-sided book stood at a parent's arrival, or a day index is unknown.
+        """
+        where = np.arange(len(self.states)) if indices is None else np.asarray(indices, np.int64)
+        rows = np.ascontiguousarray(parents, dtype=PARENT_DTYPE)
+        if len(rows) != len(where):
+            raise InputError(f"{len(rows)} parents for {len(where)} episodes: their numbers must agree")
+        unknown = (rows["day"] < 0) | (rows["day"] >= len(self.tape.days))
+        if unknown.any():
+            raise InputError(f"parent on day index {rows['day'][unknown][0]}, but the engine holds {len(self.tape.days)} days")
+        flags = np.zeros(len(rows), np.int64) if record is None else np.asarray(record, np.int64)
+        failed = _start_batch(self.tape, self.states, where, rows, flags)
+        if failed >= 0:
+            parent = rows[failed]
+            raise InputError(f"no two-sided book stands at {parent['start_ns']} ns (day index {parent['day']}): start later")
+
+    def submit(self, now_ns: NDArray[np.int64], instructions: NDArray[np.void]) -> None:
+        """Send one message per unfinished episode (INSTRUCTION_DTYPE, `(N,)`), decided at `now_ns (N,) int64`."""
+        _submit_batch(self.tape, self.states, now_ns, np.ascontiguousarray(instructions, dtype=INSTRUCTION_DTYPE))
+
+    def advance(self, until_ns: NDArray[np.int64]) -> None:
+        """Play each unfinished episode up to `until_ns (N,) int64`; the filled ones are done."""
+        _advance_batch(
+            self.tape, self.states, until_ns, self.taken_px, self.taken_lots, self.fill_rows, self.fill_count
+        )
+
+    def complete(self) -> None:
+        """Forced completion of every unfinished episode at its horizon."""
+        _complete_batch(self.tape, self.states, self.taken_px, self.taken_lots, self.fill_rows, self.fill_count)
+
+    def fills(self) -> NDArray[np.void]:
+        """Fills of recorded episodes in time order within each; raises InputError where the buffer was too small."""
+        count = int(self.fill_count[0])
+        if count > len(self.fill_rows):
+            raise InputError(f"{count} fills exceed the buffer of {len(self.fill_rows)}: record fewer parents")
+        return self.fill_rows[:count].copy()
+
+    def best(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        """Own price, own size, opposite price, opposite size at the best, each `(N,) int64`; 0 where a side is empty."""
+        return _best(self.tape, self.states)
+
+
+@njit(cache=True)
+def _best(tape, states):
+    count, depth = len(states), tape.depth
+    own_px, own_sz = np.zeros(count, np.int64), np.zeros(count, np.int64)
+    opp_px, opp_sz = np.zeros(count, np.int64), np.zeros(count, np.int64)
+    for i in range(count):
+        book = tape.rows[states[i].row]
+        own, opp = own_offset(states[i].side, depth), opposite_offset(states[i].side, depth)
+        own_px[i], own_sz[i] = book[own], book[own + depth]
+        opp_px[i], opp_sz[i] = book[opp], book[opp + depth]
+    return own_px, own_sz, opp_px, opp_sz
