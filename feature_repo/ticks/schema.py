@@ -33,6 +33,7 @@ class Flag(IntFlag):
     LAST = 0x100  # last event of a snapshot or of a vendor's message: the book is whole after it
     HIDDEN = 0x200  # the execution met hidden liquidity: no visible queue shrinks
     SUSPICIOUS = 0x400  # the vendor itself marked the row as doubtful
+    SUB_TICK = 0x1000  # the vendor's price lies between two ticks; price_ticks is the nearest one
     NO_SIZE = 0x800  # the vendor gives no size (dealer quotes)
 
 

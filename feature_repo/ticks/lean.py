@@ -1,0 +1,194 @@
+"""Reader of QuantConnect Lean equity ticks: zipped CSV of single-sided best-quote updates and of trades.
+
+Quotes: `ms since midnight New York, bid price, bid size, ask price, ask size, exchange, condition, suspicious`, trades:
+`ms, price, size, exchange, condition, suspicious`; prices x 10,000. A quote row updates the side whose price is not
+zero, whatever exchange set it. Trades and quotes come in two files without a common order: of equal milliseconds the
+trade is put first, so that it is seen against the quote that it met and the queue shrinks after it.
+
+No lit venue prints between ticks (Regulation NMS rule 612 for prices from 1 USD), so a sub-penny trade met hidden or
+off-exchange liquidity: it keeps the nearest tick and is flagged SUB_TICK and HIDDEN.
+"""
+
+import zipfile
+import zlib
+from collections.abc import Iterator
+from datetime import date, datetime, time
+from pathlib import Path
+from typing import IO
+from zoneinfo import ZoneInfo
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv as csv
+
+from feature_repo.errors import InputError
+from feature_repo.lake import Partition
+from feature_repo.ticks.batches import EventColumns, event_batch
+from feature_repo.ticks.instruments import NS, Instrument, SessionWindow
+from feature_repo.ticks.reader import IngestRequest, PartitionPlan, ReadCount
+from feature_repo.ticks.schema import Flag, Kind, Side
+from feature_repo.ticks.selection import choose_days, choose_symbols, data_folder, iso_date
+
+VENUE, ZONE = "US", "America/New_York"
+PRICE_UNITS_PER_TICK = 100  # prices x 10,000, tick 0.01 USD
+QUOTE_COLUMNS = ("ms", "bid", "bid_size", "ask", "ask_size", "exchange", "condition", "suspicious")
+TRADE_COLUMNS = ("ms", "price", "size", "exchange", "condition", "suspicious")
+_TEXT = ("exchange", "condition")
+_HINT = "the lean folder that holds equity/usa/tick"
+
+
+class LeanReader:
+    """Lean equities: symbols that have both quotes and trades."""
+
+    name = "lean"
+
+    def plan(self, request: IngestRequest) -> list[PartitionPlan]:
+        """One partition for each symbol and day with a quote and a trade file."""
+        folder = data_folder(request, _HINT) / "equity" / "usa" / "tick"
+        days = {item.name.upper(): _days_of(item) for item in sorted(folder.glob("*")) if item.is_dir()}
+        usable = {symbol for symbol, found in days.items() if found}
+        for symbol in request.symbols:
+            if symbol.upper() in days and symbol.upper() not in usable:
+                raise InputError(
+                    f"symbol {symbol} in {folder} has no day with both a quote and a trade file, so its book is unknown; "
+                    f"usable: {', '.join(sorted(usable)) or 'none'}"
+                )
+        plans = []
+        for symbol in choose_symbols(request, usable, folder):
+            for day, inputs in choose_days(request, days[symbol], symbol).items():
+                plans.append(PartitionPlan(Partition(VENUE, symbol, day), inputs))
+        return plans
+
+    def instruments(self, request: IngestRequest) -> list[Instrument]:
+        """US equities: 0.01 USD a tick, one share a lot, regular hours."""
+        hours = (SessionWindow("09:30:00", "16:00:00"),)
+        return [
+            Instrument(VENUE, symbol, 0.01, 1.0, "USD", ZONE, hours, 1, False, 10_000_000)
+            for symbol in sorted({plan.partition.symbol for plan in self.plan(request)})
+        ]
+
+    def read(self, plan: PartitionPlan, count: ReadCount) -> Iterator[pa.RecordBatch]:
+        """Quotes and trades of one day, merged in time."""
+        quotes, trades = plan.inputs
+        midnight = datetime.combine(date.fromisoformat(plan.partition.date), time(), ZoneInfo(ZONE))
+        start_ns = int(midnight.timestamp()) * NS
+        waiting = EventColumns.concatenate(
+            [_trade_events(batch, start_ns) for batch in _csv_batches(trades, TRADE_COLUMNS, count)]
+        )
+        keys = np.maximum.accumulate(waiting.ts_event_ns)
+        latest, merged, sequence = np.int64(np.iinfo(np.int64).min), 0, 0
+        for batch in _csv_batches(quotes, QUOTE_COLUMNS, count):
+            events = _quote_events(batch, start_ns)
+            if not len(events):
+                continue
+            # Each file keeps its own order even where its clock runs back: cleaning judges disorder, not the merge.
+            reached = np.maximum.accumulate(np.maximum(events.ts_event_ns, latest))
+            latest = reached[-1]
+            due = merged + int(np.searchsorted(keys[merged:], latest, side="right"))
+            where = np.searchsorted(reached, keys[merged:due], side="left")
+            events = events.insert(where, waiting.slice(merged, due))
+            merged = due
+            yield event_batch(events, sequence)
+            sequence += len(events)
+        if merged < len(waiting):
+            yield event_batch(waiting.slice(merged, len(waiting)), sequence)
+
+
+def _days_of(folder: Path) -> dict[str, tuple[Path, Path]]:
+    found = {}
+    for quotes in sorted(folder.glob("*_quote.zip")):
+        trades = quotes.with_name(quotes.name.replace("_quote", "_trade"))
+        if trades.is_file():
+            found[iso_date(quotes.name.split("_")[0], quotes)] = (quotes, trades)
+    return found
+
+
+def _quote_events(batch: pa.RecordBatch, start_ns: int) -> EventColumns:
+    """One QUOTE a side that the row sets; a row that sets none stays as one without a side, for cleaning to judge."""
+    ms, bid, ask, suspicious = (_ints(batch, name) for name in ("ms", "bid", "ask", "suspicious"))
+    ts_ns = start_ns + ms * 1_000_000
+    flags = np.where(suspicious != 0, int(Flag.SUSPICIOUS), 0)
+    has_bid, has_ask = bid != 0, ask != 0
+    neither = ~has_bid & ~has_ask
+    rows = np.concatenate([np.flatnonzero(has_bid), np.flatnonzero(has_ask), np.flatnonzero(neither)])
+    side = np.repeat(
+        [int(Side.BUY), int(Side.SELL), int(Side.NONE)], [has_bid.sum(), has_ask.sum(), neither.sum()]
+    )
+    order = np.argsort(rows, kind="stable")
+    rows, side = rows[order], side[order]
+    price = np.where(side == int(Side.BUY), bid[rows], np.where(side == int(Side.SELL), ask[rows], 0))
+    bid_size, ask_size = _ints(batch, "bid_size"), _ints(batch, "ask_size")
+    size = np.where(side == int(Side.BUY), bid_size[rows], np.where(side == int(Side.SELL), ask_size[rows], 0))
+    ticks, off_tick = _to_ticks(price)
+    return EventColumns.build(
+        ts_ns[rows], Kind.QUOTE, side, ticks, size, flags[rows] | np.where(off_tick, int(Flag.SUB_TICK), 0)
+    )
+
+
+def _trade_events(batch: pa.RecordBatch, start_ns: int) -> EventColumns:
+    ms, price, size, suspicious = (_ints(batch, name) for name in ("ms", "price", "size", "suspicious"))
+    ticks, off_tick = _to_ticks(price)
+    flags = np.where(suspicious != 0, int(Flag.SUSPICIOUS), 0)
+    flags = flags | np.where(off_tick, int(Flag.SUB_TICK | Flag.HIDDEN), 0)
+    return EventColumns.build(start_ns + ms * 1_000_000, Kind.TRADE, int(Side.NONE), ticks, size, flags)
+
+
+def _to_ticks(price: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Nearest tick of a price x 10,000 (half a tick goes up), and whether it lies between ticks."""
+    return (price + PRICE_UNITS_PER_TICK // 2) // PRICE_UNITS_PER_TICK, price % PRICE_UNITS_PER_TICK != 0
+
+
+def _ints(batch: pa.RecordBatch, name: str) -> np.ndarray:
+    return batch.column(name).to_numpy(zero_copy_only=False)
+
+
+def _csv_batches(path: Path, columns: tuple[str, ...], count: ReadCount) -> Iterator[pa.RecordBatch]:
+    """Batches of the one CSV in a zip, all columns whole numbers but exchange and condition."""
+    types = {name: pa.string() if name in _TEXT else pa.int64() for name in columns}
+    try:
+        with zipfile.ZipFile(path) as archive, archive.open(_only_member(archive, path)) as stream:
+            reader = csv.open_csv(
+                stream,
+                read_options=csv.ReadOptions(column_names=list(columns), block_size=8 << 20, use_threads=False),
+                convert_options=csv.ConvertOptions(column_types=types, null_values=[], strings_can_be_null=False),
+                parse_options=csv.ParseOptions(quote_char=False, newlines_in_values=False),
+            )
+            for batch in reader:
+                count.add(path.name, batch.num_rows)
+                yield batch
+    except pa.ArrowInvalid as error:
+        if "Empty CSV" in str(error):
+            return
+        raise InputError(_describe_bad_line(path, columns) or f"{path}: not readable as CSV ({error})") from error
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+        raise InputError(f"{path}: not a readable zip ({error}); fetch the file again") from error
+
+
+def _only_member(archive: zipfile.ZipFile, path: Path) -> str:
+    names = archive.namelist()
+    if len(names) != 1:
+        raise InputError(f"{path}: holds {len(names)} files, one CSV is wanted")
+    return names[0]
+
+
+def _describe_bad_line(path: Path, columns: tuple[str, ...]) -> str | None:
+    """The first line that does not have the columns, found only once the fast parser has refused the file."""
+    with zipfile.ZipFile(path) as archive, archive.open(_only_member(archive, path)) as stream:
+        return next((text for text in _bad_lines(stream, path, columns)), None)
+
+
+def _bad_lines(stream: IO[bytes], path: Path, columns: tuple[str, ...]) -> Iterator[str]:
+    for number, line in enumerate(stream, start=1):
+        fields = line.decode("utf-8", "replace").rstrip("\r\n").split(",")
+        if len(fields) != len(columns):
+            yield f"{path}: line {number}: {len(fields)} columns, {len(columns)} wanted: {','.join(fields)[:80]!r}"
+        for name, value in zip(columns, fields, strict=False):
+            if name not in _TEXT and not _is_int64(value):
+                yield f"{path}: line {number}: {name} is {value[:40]!r}, a whole number is wanted"
+
+
+def _is_int64(text: str) -> bool:
+    try:
+        return -(2**63) <= int(text) < 2**63
+    except ValueError:
+        return False
