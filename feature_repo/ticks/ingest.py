@@ -39,7 +39,8 @@ def ingest(request: IngestRequest, out_dir: Path, progress: Progress = no_progre
     reader = get_reader(request.source)
     plans = reader.plan(request)
     wanted = {plan.partition.instrument_id for plan in plans}
-    partitions, inputs = [], []
+    partitions: list[dict[str, Any]] = []
+    inputs: list[dict[str, Any]] = []
     try:
         save_instruments([item for item in reader.instruments(request) if item.instrument_id in wanted], out_dir)
         for done, plan in enumerate(plans):
@@ -48,10 +49,10 @@ def ingest(request: IngestRequest, out_dir: Path, progress: Progress = no_progre
             rows = _write_partition(plan.partition, reader.read(plan, count), out_dir)
             if rows == 0:
                 named = ", ".join(str(path) for path in plan.inputs) or plan.partition.instrument_id
-                raise InputError(f"{named}: empty session, no row for {plan.partition.date}; leave this day out of --from/--to")
-            partitions.append(
-                {**vars(plan.partition), "rows": rows, "vendor_rows": count.total}
-            )
+                raise InputError(
+                    f"{named}: empty session, no row for {plan.partition.date}; leave this day out of --from/--to"
+                )
+            partitions.append({**vars(plan.partition), "rows": rows, "vendor_rows": count.total})
             inputs.extend(_describe(path, request.data, count) for path in plan.inputs)
         progress(len(plans), len(plans), "symbol-days")
         summary = {

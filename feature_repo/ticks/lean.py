@@ -50,7 +50,7 @@ class LeanReader:
         for symbol in request.symbols:
             if symbol.upper() in days and symbol.upper() not in usable:
                 raise InputError(
-                    f"symbol {symbol} in {folder} has no day with both a quote and a trade file, so its book is unknown; "
+                    f"symbol {symbol} in {folder} has no day with both a quote and a trade file, so no book; "
                     f"usable: {', '.join(sorted(usable)) or 'none'}"
                 )
         plans = []
@@ -111,9 +111,7 @@ def _quote_events(batch: pa.RecordBatch, start_ns: int) -> EventColumns:
     has_bid, has_ask = bid != 0, ask != 0
     neither = ~has_bid & ~has_ask
     rows = np.concatenate([np.flatnonzero(has_bid), np.flatnonzero(has_ask), np.flatnonzero(neither)])
-    side = np.repeat(
-        [int(Side.BUY), int(Side.SELL), int(Side.NONE)], [has_bid.sum(), has_ask.sum(), neither.sum()]
-    )
+    side = np.repeat([int(Side.BUY), int(Side.SELL), int(Side.NONE)], [has_bid.sum(), has_ask.sum(), neither.sum()])
     order = np.argsort(rows, kind="stable")
     rows, side = rows[order], side[order]
     price = np.where(side == int(Side.BUY), bid[rows], np.where(side == int(Side.SELL), ask[rows], 0))

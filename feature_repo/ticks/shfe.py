@@ -1,0 +1,221 @@
+"""Reader of Shanghai Futures Exchange depth: Parquet of five-level snapshots every 500 ms.
+
+`timestamp` is when the snapshot was received, Shanghai time without a zone, so it serves as event and receive time.
+A snapshot gives `CLEAR`, its `LEVEL` events and, before them, the trades since the snapshot before: `volume` and
+`amount` are the day's running totals, and from their differences follow the number of lots and the average price. Where
+that average lies between two ticks the lots are split over the two so that the amount is conserved. A trade at or above
+the earlier best ask was bought, at or below the earlier best bid sold, between them nobody knows.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from feature_repo.errors import InputError
+from feature_repo.lake import Partition
+from feature_repo.ticks.batches import EventColumns, event_batch
+from feature_repo.ticks.instruments import NS, Instrument, SessionWindow
+from feature_repo.ticks.reader import IngestRequest, PartitionPlan, ReadCount
+from feature_repo.ticks.schema import Flag, Kind, Side
+from feature_repo.ticks.selection import choose_days, choose_symbols, data_folder, iso_date
+
+VENUE, ZONE, LEVELS, TONS_PER_LOT = "SHFE", "Asia/Shanghai", 5, 10
+BATCH_ROWS = 8_192
+_SIDES = (("bid", Side.BUY), ("ask", Side.SELL))
+_NUMBERS = ["volume", "amount"] + [
+    f"{side}{what}{k}" for side, _ in _SIDES for what in ("", "Size") for k in range(1, LEVELS + 1)
+]
+_HINT = "the folder that holds rb_YYYYMMDD.parquet"
+_ABSENT = 1e15
+"""Exchange front ends write the largest double where a level or price is absent."""
+
+
+class ShfeReader:
+    """SHFE rebar futures, night session included."""
+
+    name = "shfe"
+
+    def plan(self, request: IngestRequest) -> list[PartitionPlan]:
+        """One partition for each file; the symbol is the contract in the file, `rb` means any of rb."""
+        folder = data_folder(request, _HINT)
+        days: dict[str, dict[str, tuple[Path]]] = {}
+        for path in sorted(folder.glob("*_????????.parquet")):
+            product, digits = re.fullmatch(r"(.+)_(.{8})", path.stem).groups()  # type: ignore[union-attr]
+            if request.symbols and not any(name.lower().startswith(product.lower()) for name in request.symbols):
+                continue
+            days.setdefault(_contract(path), {})[iso_date(digits, path)] = (path,)
+        products = {re.sub(r"\d+$", "", name) for name in days}
+        wanted = tuple(
+            contract
+            for name in request.symbols
+            for contract in ([item for item in days if item.startswith(name)] if name in products else [name])
+        )
+        asked = IngestRequest(request.source, request.data, wanted, request.date_from, request.date_to)
+        if request.symbols and not days:
+            there = sorted({path.stem.rsplit("_", 1)[0] for path in folder.glob("*_????????.parquet")})
+            raise InputError(f"symbol {request.symbols[0]} is not in {folder}; there: {', '.join(there) or 'none'}")
+        return [
+            PartitionPlan(Partition(VENUE, symbol, day), inputs)
+            for symbol in choose_symbols(asked, days, folder)
+            for day, inputs in choose_days(request, days[symbol], symbol).items()
+        ]
+
+    def instruments(self, request: IngestRequest) -> list[Instrument]:
+        """Rebar: 1 CNY a tick, 10 t a lot; the night session opens the evening before the trading day."""
+        windows = (
+            SessionWindow("21:00:00", "23:00:00", days_before=1),
+            SessionWindow("09:00:00", "10:15:00"),
+            SessionWindow("10:30:00", "11:30:00"),
+            SessionWindow("13:30:00", "15:00:00"),
+        )
+        return [
+            Instrument(VENUE, symbol, 1.0, float(TONS_PER_LOT), "CNY", ZONE, windows, LEVELS, True, 0)
+            for symbol in sorted({plan.partition.symbol for plan in self.plan(request)})
+        ]
+
+    def read(self, plan: PartitionPlan, count: ReadCount) -> Iterator[pa.RecordBatch]:
+        """Trades and snapshots of one trading day."""
+        (path,) = plan.inputs
+        before, sequence, row = _Last(), 0, 0
+        for batch in _parquet_batches(path):
+            numbers = {name: _floats(batch, name) for name in _NUMBERS}
+            ts_ns = _utc_ns(batch, path, row)
+            _require_totals(numbers, path, row)
+            events, before = _events(ts_ns, numbers, before)
+            count.add(path.name, batch.num_rows)
+            row += batch.num_rows
+            yield event_batch(events, sequence)
+            sequence += len(events)
+
+
+@dataclass(frozen=True)
+class _Last:
+    """What the snapshot before said: running totals and best prices (0 where there was none)."""
+
+    volume: float = 0.0
+    amount: float = 0.0
+    bid: float = 0.0
+    ask: float = 0.0
+
+
+def _events(ts_ns: np.ndarray, numbers: dict[str, np.ndarray], before: _Last) -> tuple[EventColumns, _Last]:
+    """A fixed grid of slots a row (two trades, clear, ten levels), of which the empty ones are then left out."""
+    rows, slots = len(ts_ns), 3 + 2 * LEVELS
+    kind = np.full((rows, slots), int(Kind.LEVEL), np.int8)
+    side, flags = np.zeros((rows, slots), np.int8), np.zeros((rows, slots), np.int32)
+    price, size = np.zeros((rows, slots), np.int64), np.zeros((rows, slots), np.int64)
+    present = np.zeros((rows, slots), bool)
+
+    kind[:, :2], kind[:, 2], present[:, 2] = int(Kind.TRADE), int(Kind.CLEAR), True
+    price[:, :2], size[:, :2], side[:, :2] = _trades(numbers, before)
+    present[:, :2] = size[:, :2] != 0
+    for offset, (name, which) in enumerate(_SIDES):
+        for k in range(LEVELS):
+            slot = 3 + 2 * k + offset
+            price[:, slot] = _whole(numbers[f"{name}{k + 1}"])
+            size[:, slot] = _whole(numbers[f"{name}Size{k + 1}"])
+            side[:, slot], flags[:, slot] = int(which), k
+    # A level without price and size is not there; one with only the one of them is wrong, and cleaning says so.
+    present[:, 3:] = (price[:, 3:] != 0) | (size[:, 3:] != 0)
+    last = slots - 1 - np.argmax(present[:, ::-1], axis=1)
+    flags[np.arange(rows), last] |= int(Flag.LAST)
+
+    events = EventColumns.build(
+        np.repeat(ts_ns, slots).reshape(rows, slots)[present],
+        kind[present],
+        side[present],
+        price[present],
+        size[present],
+        flags[present],
+    )
+    return events, _Last(*(float(numbers[name][-1]) for name in ("volume", "amount", "bid1", "ask1")))
+
+
+def _trades(numbers: dict[str, np.ndarray], before: _Last) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Price, size and side `(rows, 2)` of the trades before each snapshot; size 0 where there was none.
+
+    A running total that falls gives a trade of negative size, which cleaning quarantines: nothing is dropped here.
+    """
+    lots = _whole(np.diff(numbers["volume"], prepend=before.volume))
+    amount = np.diff(numbers["amount"], prepend=before.amount)
+    average = np.divide(amount, lots * TONS_PER_LOT, out=np.zeros(len(lots)), where=lots != 0)
+    lower = np.floor(average + 1e-9)
+    upper_lots = np.rint((average - lower) * lots)
+    size = np.stack([lots - upper_lots, upper_lots], axis=1).astype(np.int64)
+    price = np.stack([lower, lower + 1], axis=1).astype(np.int64)
+    bid, ask = (
+        np.concatenate([[first], numbers[name][:-1]])[:, None]
+        for name, first in (("bid1", before.bid), ("ask1", before.ask))
+    )
+    side = np.where((ask > 0) & (price >= ask), int(Side.BUY), np.where((bid > 0) & (price <= bid), int(Side.SELL), 0))
+    return price, size, side.astype(np.int8)
+
+
+def _whole(values: np.ndarray) -> np.ndarray:
+    """Nearest whole number; 0 where the exchange gives none (NaN or its largest double)."""
+    return np.rint(np.where(np.isfinite(values) & (np.abs(values) < _ABSENT), values, 0.0)).astype(np.int64)
+
+
+def _floats(batch: pa.RecordBatch, name: str) -> np.ndarray:
+    return batch.column(name).cast(pa.float64()).to_numpy(zero_copy_only=False)
+
+
+def _require_totals(numbers: dict[str, np.ndarray], path: Path, first_row: int) -> None:
+    """Refuse a file whose running totals are not numbers: every later trade would be wrong."""
+    for name in ("volume", "amount"):
+        bad = np.flatnonzero(~np.isfinite(numbers[name]) | (numbers[name] < 0))
+        if len(bad):
+            value = numbers[name][bad[0]]
+            raise InputError(
+                f"{path}: row {first_row + int(bad[0]) + 1}: {name} is {value}, a number from 0 up is wanted"
+            )
+
+
+def _utc_ns(batch: pa.RecordBatch, path: Path, first_row: int) -> np.ndarray:
+    column = batch.column("timestamp")
+    if column.null_count:
+        empty = first_row + column.is_null().index(True).as_py() + 1
+        raise InputError(f"{path}: row {empty}: timestamp is empty")
+    local = column.cast(pa.timestamp("ns")).cast(pa.int64()).to_numpy(zero_copy_only=False)
+    # China has kept one offset from UTC since 1991.
+    offset = ZoneInfo(ZONE).utcoffset(datetime(2000, 1, 1))  # noqa: DTZ001
+    return local - int(offset.total_seconds()) * NS  # type: ignore[union-attr]
+
+
+def _contract(path: Path) -> str:
+    """The one contract of a file."""
+    names: set[str] = set()
+    for batch in _parquet_batches(path, ["instrumentID"]):
+        names.update(str(value) for value in batch.column(0).unique().to_pylist())
+    if not names:
+        return path.stem.rsplit("_", 1)[0]  # an empty file: reading it says so
+    if len(names) > 1:
+        raise InputError(f"{path}: holds {len(names)} contracts ({', '.join(sorted(names)[:5])}), one is wanted")
+    return names.pop()
+
+
+def _parquet_batches(path: Path, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
+    """Batches of a snapshot file; raises InputError where it is no Parquet or lacks a column."""
+    wanted = columns or ["timestamp", *_NUMBERS]
+    try:
+        file = pq.ParquetFile(path)
+        missing = [name for name in wanted if name not in file.schema_arrow.names]
+        if missing:
+            raise InputError(f"{path}: no column {missing[0]!r}; there: {', '.join(file.schema_arrow.names)}")
+        for name in set(wanted) - {"timestamp", "instrumentID"}:
+            kind = file.schema_arrow.field(name).type
+            if not (pa.types.is_floating(kind) or pa.types.is_integer(kind)):
+                raise InputError(f"{path}: column {name!r} holds {kind}, numbers are wanted")
+        if "timestamp" in wanted and not pa.types.is_timestamp(file.schema_arrow.field("timestamp").type):
+            kind = file.schema_arrow.field("timestamp").type
+            raise InputError(f"{path}: column 'timestamp' holds {kind}, a timestamp is wanted")
+        yield from file.iter_batches(BATCH_ROWS, columns=wanted)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise InputError(f"{path}: not a readable Parquet file ({error}); fetch the file again") from error
