@@ -78,7 +78,7 @@ class Journal:
             actual = record_hash(record)
             if record.get("hash") != actual:
                 raise JournalError(
-                    f"{self.path}:{number}: record hash {str(record.get('hash'))[:16]} but content gives {actual[:16]}; "
+                    f"{self.path}:{number}: record hash {str(record.get('hash'))[:16]}, content gives {actual[:16]}; "
                     "the line was changed: restore it from a copy"
                 )
             previous = actual

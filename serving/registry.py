@@ -148,7 +148,7 @@ class Registry:
 
     def history(self) -> list[Record]:
         """The journal's records, oldest first: `action` registered, promoted, kept, rolled_back or tail_repaired."""
-        return list(self._journal.read().records)
+        return [{"version": None, **record} for record in self._journal.read().records]
 
     def journal_warning(self) -> str | None:
         """What a crash left behind the journal's last record, as a sentence; None when nothing."""
@@ -307,7 +307,7 @@ class Registry:
         try:
             raw = canonical_json(evidence)
         except (TypeError, ValueError) as error:
-            raise InputError(f"the evidence is not plain JSON ({error}); give numbers, text, lists and objects") from error
+            raise InputError(f"the evidence is not plain JSON ({error}); give text, numbers and lists") from error
         sha256 = hashlib.sha256(raw).hexdigest()
         path = self.root / "evidence" / f"{sha256}.json"
         if not path.exists():

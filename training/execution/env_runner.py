@@ -22,6 +22,11 @@ EnvFactory = Callable[[int, int], gym.vector.VectorEnv]
 Columns2d = dict[str, NDArray[Any]]
 
 
+def resets_in_next_step(env: gym.vector.VectorEnv) -> bool:
+    """True where the step after an episode's end only resets; False where the ending step itself does."""
+    return AutoresetMode(env.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP)) == AutoresetMode.NEXT_STEP
+
+
 class ColumnEnvRunner(SingleAgentEnvRunner):
     """Samples `rollout_fragment_length` steps of every sub-environment as arrays, then cuts them into episodes.
 
@@ -39,8 +44,7 @@ class ColumnEnvRunner(SingleAgentEnvRunner):
             self.env.close()
         self.num_envs = int(self.config.num_envs_per_env_runner)
         self.env = self.config.env_config["make"](self.num_envs, self._seed or 0)
-        mode = self.env.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP)
-        self._resets_in_next_step = AutoresetMode(mode) == AutoresetMode.NEXT_STEP
+        self._resets_in_next_step = resets_in_next_step(self.env)
         self._random = np.random.default_rng([self._seed or 0, 0x5A11])
         self._needs_initial_reset = True
 
@@ -143,7 +147,9 @@ class ColumnEnvRunner(SingleAgentEnvRunner):
                     start, started_at = t + 1, 0
         return episodes
 
-    def _episode(self, columns: Columns2d, env_index: int, start: int, stop: int, started_at: int) -> SingleAgentEpisode:
+    def _episode(
+        self, columns: Columns2d, env_index: int, start: int, stop: int, started_at: int
+    ) -> SingleAgentEpisode:
         def buffer(name: str, until: int) -> InfiniteLookbackBuffer:
             return InfiniteLookbackBuffer(columns[name][start:until, env_index], lookback=0)
 

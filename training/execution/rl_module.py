@@ -10,11 +10,7 @@ from ray.rllib.core.rl_module.torch import TorchRLModule
 from ray.rllib.utils.annotations import override
 from torch import Tensor, nn
 
-MASKED_LOGIT = -1.0e9
-"""Logit of a forbidden action: its probability is exactly 0 in float32, and entropy and KL stay finite."""
-
-NORMALISED_LIMIT = 8.0
-"""Normalised observations are clamped to plus or minus this many standard deviations."""
+from training.execution.export import MASKED_LOGIT, NORMALISED_LIMIT
 
 
 class Normaliser(nn.Module):

@@ -1,0 +1,139 @@
+"""Settings of the execution agent's training, one frozen dataclass; budgets are steps, never seconds."""
+
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Self
+
+from feature_repo.errors import InputError
+
+
+@dataclass(frozen=True)
+class AgentConfig:
+    """How `train_agent` trains; `quick()` is a short night on two cores, `full()` a long one."""
+
+    train_days: tuple[str, ...] = ()
+    """ISO session dates that may be learned from; the last `validation_days` of them choose, the others teach."""
+
+    validation_days: int = 1
+    """Days at the end of `train_days` kept for choosing checkpoint and seed. With one day in all it serves for both."""
+
+    seeds: tuple[int, ...] = (7,)
+    """One training a seed; the one that is best on the validation days becomes the bundle."""
+
+    env_steps: int = 400_000
+    """Environment steps of one training (one seed), rounded up to whole batches."""
+
+    num_envs: int = 128
+    """Parents worked side by side in the vector environment."""
+
+    batch_steps: int = 16_384
+    """Environment steps between two updates of the policy."""
+
+    minibatch_steps: int = 2_048
+    """Steps in one gradient step."""
+
+    epochs: int = 4
+    """Passes over a batch."""
+
+    hidden: tuple[int, ...] = (64, 64)
+    """Widths of the tanh layers, of policy and value function alike (they share nothing)."""
+
+    learning_rate: float = 5e-4
+    """Adam's step size at the start; falls linearly to a tenth over the training."""
+
+    gamma: float = 1.0
+    """Discount per decision; 1 because a parent's horizon is finite and its cost is counted whole."""
+
+    gae_lambda: float = 0.95
+    """Lambda of generalised advantage estimation (Schulman et al. 2016)."""
+
+    clip: float = 0.2
+    """PPO's clip of the probability ratio (Schulman et al. 2017)."""
+
+    entropy_start: float = 0.02
+    """Weight of the entropy bonus at the start; falls linearly to `entropy_end`."""
+
+    entropy_end: float = 0.001
+    """Weight of the entropy bonus at the end."""
+
+    grad_clip: float = 0.5
+    """Largest norm of a gradient."""
+
+    warm_start: bool = True
+    """Imitate bundle 0's static rule before PPO starts; the untrained bundle stays the randomly initialised policy."""
+
+    warm_start_steps: int = 16_384
+    """Environment steps of the rule that are imitated."""
+
+    warm_start_epochs: int = 8
+    """Passes of imitation."""
+
+    warm_start_confidence: float = 0.8
+    """Probability that imitation gives the rule's action; the rest is spread over the other allowed actions."""
+
+    normaliser_steps: int = 8_192
+    """Environment steps, half under a random policy and half under the static rule, that fit the normaliser."""
+
+    validation_every: int = 4
+    """Updates between two greedy evaluations on the validation days."""
+
+    validation_parents: int = 512
+    """Parent orders in a validation; the same ones each time."""
+
+    ray_cpus: int = 1
+    """Cores that a Ray started for the training may schedule on; runner and learner work in the calling process."""
+
+    tracking_uri: str | None = None
+    """Where MLflow keeps the metrics, e.g. `sqlite:///mlflow.db`; None logs nothing."""
+
+    experiment: str = "agents"
+    """MLflow experiment."""
+
+    parents: dict[str, Any] = field(default_factory=dict)
+    """Settings of the parent orders (`training.market` names them); empty for its defaults."""
+
+    def __post_init__(self) -> None:
+        """Refuse settings that cannot train, naming field, value and limit."""
+        for name in ("env_steps", "num_envs", "batch_steps", "minibatch_steps", "epochs", "validation_every"):
+            if getattr(self, name) < 1:
+                raise InputError(f"agent {name} is {getattr(self, name)}, the limit is 1 or more")
+        if not self.seeds or len(set(self.seeds)) != len(self.seeds):
+            raise InputError(f"agent seeds {list(self.seeds)}: give one or more, each once")
+        if self.minibatch_steps > self.batch_steps:
+            raise InputError(f"agent minibatch_steps {self.minibatch_steps} exceeds batch_steps {self.batch_steps}")
+        if self.num_envs > self.batch_steps:
+            raise InputError(f"agent num_envs {self.num_envs} exceeds batch_steps {self.batch_steps}")
+        if not 0 < self.warm_start_confidence < 1:
+            raise InputError(f"agent warm_start_confidence {self.warm_start_confidence}: give a value between 0 and 1")
+
+    @classmethod
+    def quick(cls, train_days: tuple[str, ...] = ()) -> Self:
+        """A short night: one seed, about a minute on two cores; claims nothing across seeds."""
+        return cls(train_days=train_days)
+
+    @classmethod
+    def full(cls, train_days: tuple[str, ...] = ()) -> Self:
+        """A long night: five seeds and ten times the steps."""
+        return cls(train_days=train_days, seeds=(7, 11, 13, 17, 19), env_steps=4_000_000, validation_parents=2_048)
+
+    @property
+    def updates(self) -> int:
+        """Batches in one training."""
+        return -(-self.env_steps // self.batch_steps)
+
+    def to_json(self) -> dict[str, Any]:
+        """All fields as plain JSON values."""
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+
+    def as_content(self) -> dict[str, Any]:
+        """The settings that decide the result: all but where metrics are logged and how many cores Ray may use."""
+        elsewhere = ("tracking_uri", "experiment", "ray_cpus")
+        return {name: value for name, value in self.to_json().items() if name not in elsewhere}
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Self:
+        """The inverse of `to_json`; raises InputError naming a field that does not exist."""
+        known = {item.name for item in fields(cls)}
+        for name in values:
+            if name not in known:
+                raise InputError(f"agent {name} is no setting; known: {', '.join(sorted(known))}")
+        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})

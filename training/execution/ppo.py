@@ -1,0 +1,220 @@
+"""One PPO training: RLlib's new API stack around the execution module, runner and learner in the calling process."""
+
+import random
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from training.execution.agent_config import AgentConfig
+
+if TYPE_CHECKING:
+    import gymnasium as gym
+    from ray.rllib.algorithms.ppo import PPO, PPOConfig
+
+    from training.execution.env_runner import EnvFactory
+    from training.execution.rl_module import ExecutionModule
+
+Policy = Callable[[NDArray[np.float32], NDArray[np.float32]], NDArray[np.int64]]
+"""`(observation (N, D), action_mask (N, A)) -> actions (N,)`."""
+
+Weights = dict[str, NDArray[np.float32]]
+"""A module's parameters and buffers by name."""
+
+
+@dataclass(frozen=True)
+class Update:
+    """What one update of the policy did, in the order of training; a row of the learning curve."""
+
+    update: int  # 0 before the first
+    env_steps: int
+    return_mean: float | None  # mean return of the episodes that ended, in the reward's unit
+    entropy: float | None  # nats
+    value_explained: float | None  # explained variance of the value function
+    validation_bps: float | None  # mean implementation shortfall, greedy, on the validation parents
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The outcome of one seed."""
+
+    seed: int
+    curve: tuple[Update, ...]
+    best_update: int
+    best_validation_bps: float
+    weights: Weights  # of the best validation
+
+
+def train_ppo(
+    make_env: "EnvFactory",
+    module: "ExecutionModule",
+    validate: Callable[[Policy], float],
+    config: AgentConfig,
+    seed: int,
+    on_update: Callable[[Update], None],
+) -> Trained:
+    """Train from `module`'s weights for `config.env_steps` and keep the weights that were best in validation.
+
+    `validate` gives the mean implementation shortfall in bps of a greedy policy; lower is better, the earlier of two
+    equals wins. Same arguments, same weights: one thread, all randomness from `seed`. Ray must be running.
+    """
+    with deterministic_torch(seed):
+        algorithm = build_algorithm(make_env, module, config, seed)
+        try:
+            _load(algorithm, weights_of(module))
+            curve: list[Update] = []
+            best: tuple[float, int, Weights] | None = None
+            for number in range(config.updates + 1):
+                result = algorithm.train() if number else {}
+                acting = algorithm.get_module()
+                is_due = number % config.validation_every == 0 or number == config.updates
+                score = validate(greedy(acting)) if is_due else None
+                if score is not None and (best is None or score < best[0]):
+                    best = (score, number, weights_of(acting))
+                curve.append(_update(number, result, score))
+                on_update(curve[-1])
+        finally:
+            algorithm.stop()
+    assert best is not None, "update 0 is always validated"
+    return Trained(seed, tuple(curve), best[1], best[0], best[2])
+
+
+def build_algorithm(make_env: "EnvFactory", module: "ExecutionModule", config: AgentConfig, seed: int) -> "PPO":
+    """The RLlib algorithm, its runner and its learner in this process."""
+    return ppo_config(make_env, module, config, seed).build_algo()
+
+
+def ppo_config(make_env: "EnvFactory", module: "ExecutionModule", config: AgentConfig, seed: int) -> "PPOConfig":
+    """RLlib's settings for this training."""
+    import gymnasium as gym
+    from ray.rllib.algorithms.ppo import PPOConfig
+    from ray.rllib.core.rl_module.rl_module import RLModuleSpec
+
+    from training.execution.env_runner import ColumnEnvRunner
+    from training.execution.rl_module import ExecutionModule
+
+    steps = config.updates * config.batch_steps
+    return (
+        PPOConfig()
+        .api_stack(enable_rl_module_and_learner=True, enable_env_runner_and_connector_v2=True)
+        .framework("torch")
+        .environment(
+            env=gym.Env,
+            env_config={"make": make_env},
+            observation_space=module.observation_space,
+            action_space=module.action_space,
+            disable_env_checking=True,
+        )
+        .env_runners(
+            env_runner_cls=ColumnEnvRunner,
+            num_env_runners=0,
+            num_envs_per_env_runner=config.num_envs,
+            rollout_fragment_length=-(-config.batch_steps // config.num_envs),
+            batch_mode="truncate_episodes",
+        )
+        .learners(num_learners=0, num_gpus_per_learner=0)
+        .rl_module(rl_module_spec=RLModuleSpec(module_class=ExecutionModule, model_config=dict(module.model_config)))
+        .training(
+            train_batch_size_per_learner=config.batch_steps,
+            minibatch_size=config.minibatch_steps,
+            num_epochs=config.epochs,
+            gamma=config.gamma,
+            lambda_=config.gae_lambda,
+            lr=[[0, config.learning_rate], [steps, config.learning_rate / 10]],
+            entropy_coeff=[[0, config.entropy_start], [steps, config.entropy_end]],
+            clip_param=config.clip,
+            vf_clip_param=float("inf"),
+            use_kl_loss=False,
+            grad_clip=config.grad_clip,
+            grad_clip_by="global_norm",
+        )
+        .reporting(min_time_s_per_iteration=0, min_sample_timesteps_per_iteration=0)
+        .debugging(seed=seed, log_level="ERROR")
+    )
+
+
+def new_module(
+    observation_space: "gym.Space[Any]",
+    action_space: "gym.Space[Any]",
+    mean: NDArray[np.float32],
+    scale: NDArray[np.float32],
+    config: AgentConfig,
+    seed: int,
+) -> "ExecutionModule":
+    """A randomly initialised module; equal arguments give equal weights."""
+    from training.execution.rl_module import ExecutionModule
+
+    with deterministic_torch(seed):
+        return ExecutionModule(
+            observation_space=observation_space,
+            action_space=action_space,
+            model_config={"hidden": list(config.hidden), "mean": mean.tolist(), "scale": scale.tolist()},
+        )
+
+
+def greedy(module: "ExecutionModule") -> Policy:
+    """The policy that takes a module's most likely allowed action."""
+    import torch
+    from ray.rllib.core.columns import Columns
+
+    def act(observation: NDArray[np.float32], action_mask: NDArray[np.float32]) -> NDArray[np.int64]:
+        batch = {"observation": torch.from_numpy(observation), "action_mask": torch.from_numpy(action_mask)}
+        logits = module.forward_inference({Columns.OBS: batch})[Columns.ACTION_DIST_INPUTS]
+        return logits.argmax(dim=1).numpy()
+
+    return act
+
+
+def weights_of(module: "ExecutionModule") -> Weights:
+    """Copies of a module's parameters and buffers."""
+    return {name: value.detach().cpu().numpy().copy() for name, value in module.state_dict().items()}
+
+
+@contextmanager
+def deterministic_torch(seed: int) -> Iterator[None]:
+    """One torch thread and all global generators seeded, both as before on leaving; RLlib draws from the globals."""
+    import torch
+
+    threads, torch_state = torch.get_num_threads(), torch.get_rng_state()
+    numpy_state, python_state = np.random.get_state(), random.getstate()
+    torch.set_num_threads(1)
+    torch.manual_seed(seed)
+    np.random.seed(seed)
+    random.seed(seed)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        torch.set_rng_state(torch_state)
+        np.random.set_state(numpy_state)
+        random.setstate(python_state)
+
+
+def _load(algorithm: "PPO", weights: Weights) -> None:
+    """Put `weights` into the learner and from there into the runner."""
+    import torch
+    from ray.rllib.core import DEFAULT_MODULE_ID
+
+    state = {name: torch.from_numpy(value) for name, value in weights.items()}
+    algorithm.learner_group.foreach_learner(lambda learner: learner.module[DEFAULT_MODULE_ID].load_state_dict(state))
+    algorithm.env_runner_group.sync_weights(from_worker_or_learner_group=algorithm.learner_group, inference_only=True)
+
+
+def _update(number: int, result: Mapping[str, Any], score: float | None) -> Update:
+    runner = result.get("env_runners", {})
+    learner = result.get("learners", {}).get("default_policy", {})
+    return Update(
+        update=number,
+        env_steps=int(runner.get("num_env_steps_sampled_lifetime", 0)),
+        return_mean=_finite(runner.get("episode_return_mean")),
+        entropy=_finite(learner.get("entropy")),
+        value_explained=_finite(learner.get("vf_explained_var")),
+        validation_bps=score,
+    )
+
+
+def _finite(value: Any) -> float | None:
+    return None if value is None or not np.isfinite(value) else round(float(value), 6)
