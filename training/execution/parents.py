@@ -1,0 +1,149 @@
+"""Where parent orders come from: a fixed grid for evaluation, a seeded sampler for training."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from feature_repo.errors import InputError
+from training.execution.config import NS, ExecutionConfig
+from training.market.day import MarketDay
+from training.market.orders import PARENT_DTYPE
+
+
+@dataclass(frozen=True)
+class ParentOrder:
+    """One parent: `side` 1 buys and -1 sells `lots` on day index `day` from `start_ns` within `horizon_ns`."""
+
+    day: int
+    side: int
+    lots: int
+    start_ns: int
+    horizon_ns: int
+
+    def row(self) -> NDArray[np.void]:
+        """This parent as a PARENT_DTYPE array of one row."""
+        return np.array([(self.day, self.side, self.lots, self.start_ns, self.horizon_ns)], PARENT_DTYPE)
+
+
+def parent_lots(day: MarketDay, config: ExecutionConfig) -> int:
+    """Lots of a parent on `day`: `config.lots`, or `config.adv_fraction` of the mean volume of earlier days."""
+    if config.lots is not None:
+        return config.lots
+    return max(1, round(config.adv_fraction * day.adv_lots))
+
+
+def check_parents(days: Sequence[MarketDay], parents: NDArray[np.void], config: ExecutionConfig) -> None:
+    """Refuse parents that a day cannot hold: InputError naming value, limit and day.
+
+    A parent must be of a known side and positive, no larger than the day's volume, and start within a session window
+    that has room for its horizon, the latency and the forced sweep; the book must have begun and must not end before.
+    """
+    for parent in parents:
+        day = days[int(parent["day"])]
+        where = f"{day.partition.instrument_id} {day.partition.date}"
+        side, lots, start = int(parent["side"]), int(parent["lots"]), int(parent["start_ns"])
+        if side not in (1, -1) or lots <= 0:
+            raise InputError(f"parent side {side}, {lots} lots ({where}): side must be 1 or -1, lots positive")
+        if lots > day.volume_lots:
+            raise InputError(f"parent of {lots} lots exceeds the day's volume of {day.volume_lots} lots ({where})")
+        end = start + int(parent["horizon_ns"]) + config.room_s * NS + _latency_ns(day, config)
+        if not any(opens <= start and end <= closes for opens, closes in day.windows):
+            closes = max((c for o, c in day.windows if o <= start), default=day.windows[0][1])
+            raise InputError(
+                f"parent from {start} ns with horizon {int(parent['horizon_ns']) / NS:g} s needs the market until {end} ns, "
+                f"but its session window closes at {closes} ns ({where}): start earlier or shorten the horizon"
+            )
+        if start < first_start_ns(day) or end > int(day.book.ts_ns[-1]):
+            raise InputError(
+                f"parent from {start} to {end} ns lies outside the book of {where}, "
+                f"{first_start_ns(day)} to {int(day.book.ts_ns[-1])} ns"
+            )
+
+
+def first_start_ns(day: MarketDay) -> int:
+    """First time at which a two-sided book and a feature row are known."""
+    both = (day.book.bid_sz[:, 0] > 0) & (day.book.ask_sz[:, 0] > 0)
+    if not both.any():
+        raise InputError(f"{day.partition.instrument_id} {day.partition.date}: no two-sided book all day")
+    return max(int(day.book.ts_ns[int(np.argmax(both))]), int(day.feature_ns[0]))
+
+
+def start_spans(day: MarketDay, config: ExecutionConfig) -> list[tuple[int, int, int]]:
+    """`(open, first, last)` in ns for each session window with room: a parent may arrive from first to last."""
+    spans = []
+    earliest = first_start_ns(day)
+    last_row = int(day.book.ts_ns[-1])
+    for opens, closes in day.windows:
+        first = max(opens + config.first_start_s * NS, earliest)
+        last = min(closes, last_row) - config.horizon_ns - config.room_s * NS - _latency_ns(day, config)
+        if first <= last:
+            spans.append((opens, first, last))
+    return spans
+
+
+def parent_grid(days: Sequence[MarketDay], config: ExecutionConfig) -> NDArray[np.void]:
+    """Every `start_every_s` from the first possible arrival of each window, a buy and a sell each; PARENT_DTYPE, in time order.
+
+    Raises InputError where no day has room for one.
+    """
+    rows = []
+    for index, day in enumerate(days):
+        lots = parent_lots(day, config)
+        for opens, first, last in start_spans(day, config):
+            base, step = opens + config.first_start_s * NS, config.start_every_s * NS
+            start = base + -(-(first - base) // step) * step
+            for at in range(start, last + 1, step):
+                rows += [(index, 1, lots, at, config.horizon_ns), (index, -1, lots, at, config.horizon_ns)]
+    if not rows:
+        raise InputError(f"no session window has room for a horizon of {config.horizon_s} s: shorten it or give other days")
+    parents = np.array(rows, PARENT_DTYPE)
+    check_parents(days, parents, config)
+    return parents
+
+
+class ParentSampler:
+    """Draws parents uniformly over days, then over the day's possible arrival seconds, then over the sides."""
+
+    def __init__(self, days: Sequence[MarketDay], config: ExecutionConfig) -> None:
+        self._config = config
+        self._lots = np.array([parent_lots(day, config) for day in days], np.int64)
+        spans = [start_spans(day, config) for day in days]
+        self._days = np.array([i for i, found in enumerate(spans) if found], np.int64)
+        if not len(self._days):
+            raise InputError(f"no session window has room for a horizon of {config.horizon_s} s: shorten it")
+        width = max(len(found) for found in spans)
+        self._first = np.zeros((len(days), width), np.int64)
+        self._seconds = np.zeros((len(days), width), np.int64)  # arrival seconds in each span
+        for i, found in enumerate(spans):
+            for j, (_, first, last) in enumerate(found):
+                self._first[i, j], self._seconds[i, j] = first, (last - first) // NS + 1
+        self._ends = np.cumsum(self._seconds, axis=1)
+        for i in self._days:
+            probe = ParentOrder(int(i), 1, int(self._lots[i]), int(self._first[i, 0]), config.horizon_ns)
+            check_parents(days, probe.row(), config)
+
+    def draw(self, rng: np.random.Generator, count: int) -> NDArray[np.void]:
+        """`count` parents, PARENT_DTYPE."""
+        parents = np.zeros(count, PARENT_DTYPE)
+        day = self._days[rng.integers(0, len(self._days), count)]
+        second = rng.integers(0, self._ends[day, -1])
+        span = (second[:, None] >= self._ends[day]).sum(axis=1)
+        into = second - (self._ends[day, span] - self._seconds[day, span])
+        parents["day"], parents["lots"] = day, self._lots[day]
+        parents["start_ns"] = self._first[day, span] + into * NS
+        parents["side"] = 2 * rng.integers(0, 2, count) - 1
+        parents["horizon_ns"] = self._config.horizon_ns
+        return parents
+
+
+def sample_parents(
+    days: Sequence[MarketDay], config: ExecutionConfig, rng: np.random.Generator, count: int
+) -> NDArray[np.void]:
+    """`count` parents over `days`, PARENT_DTYPE; the same generator state gives the same parents."""
+    return ParentSampler(days, config).draw(rng, count)
+
+
+def _latency_ns(day: MarketDay, config: ExecutionConfig) -> int:
+    return day.instrument.latency_ns if config.latency_ns is None else config.latency_ns
