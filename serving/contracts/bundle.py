@@ -27,7 +27,7 @@ _REQUIRED_KEYS: dict[str, type | tuple[type, ...]] = {
     "kind": str,  # "static" or "ppo"
     "observation_names": list,
     "action_names": list,
-    "parents": dict,  # the parent orders that it was made for: horizon, decision interval, slices, sizes
+    "execution": dict,  # the parent orders that it was made for and how they are worked: ExecutionConfig
     "feature_names": list,  # order of the signal model's inputs; empty without signal.onnx
     "horizons_s": list,  # horizons of the signal model's outputs; empty without signal.onnx
     "seed": (int, type(None)),

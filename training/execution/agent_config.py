@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Self
 
 from feature_repo.errors import InputError
+from training.execution.config import ExecutionConfig
 
 
 @dataclass(frozen=True)
@@ -88,8 +89,8 @@ class AgentConfig:
     experiment: str = "agents"
     """MLflow experiment."""
 
-    parents: dict[str, Any] = field(default_factory=dict)
-    """Settings of the parent orders (`training.market` names them); empty for its defaults."""
+    execution: dict[str, Any] = field(default_factory=dict)
+    """Fields of `training.execution.config.ExecutionConfig` that differ from its defaults: parents and how they are worked."""
 
     def __post_init__(self) -> None:
         """Refuse settings that cannot train, naming field, value and limit."""
@@ -104,6 +105,7 @@ class AgentConfig:
             raise InputError(f"agent num_envs {self.num_envs} exceeds batch_steps {self.batch_steps}")
         if not 0 < self.warm_start_confidence < 1:
             raise InputError(f"agent warm_start_confidence {self.warm_start_confidence}: give a value between 0 and 1")
+        ExecutionConfig.from_dict(self.execution)
 
     @classmethod
     def quick(cls, train_days: tuple[str, ...] = ()) -> Self:

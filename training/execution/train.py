@@ -1,0 +1,128 @@
+"""The train_agent stage: from features and forecasts to a policy bundle, its untrained twin and the learning curves."""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from feature_repo.progress import Progress, no_progress
+from training.execution.agent_config import AgentConfig
+from training.execution.bundling import Provenance, write_agent_bundle
+from training.execution.local_ray import local_ray
+from training.execution.ppo import Trained, Update, Weights, new_module, train_ppo, weights_of
+from training.execution.static_rule import static_rule
+from training.execution.warm_start import fit_normaliser, imitate, random_policy, roll_out
+from training.execution.world import ExecutionWorld, Validation, open_worlds
+from training.tracking import Tracker, tracking_run
+
+
+def train_agent(
+    features_dir: Path,
+    forecasts_dir: Path | None,
+    out_dir: Path,
+    config: AgentConfig,
+    progress: Progress = no_progress,
+) -> dict[str, Any]:
+    """Train one PPO agent a seed on `config.train_days` and write the one that is best on the validation days.
+
+    Writes `bundle/` (trained), `bundle_untrained/` (the same seed as it was initialised) and `curves.json` into `out_dir`.
+    Equal inputs and configuration give equal bytes; an interrupted training starts again from its seed. Test days are
+    never read. Returns what was trained and its validation figures, in bps of implementation shortfall.
+    Raises InputError where a day is absent or unusable, or where the training diverged.
+    """
+    training, validation = open_worlds(features_dir, forecasts_dir, config)
+    done_before = 0
+
+    def report(update: Update) -> None:
+        progress(min(done_before + update.env_steps, total), total, "env steps")
+
+    total = len(config.seeds) * config.updates * config.batch_steps
+    outcomes: list[tuple[Trained, Weights, dict[str, float]]] = []
+    with (
+        local_ray(config.ray_cpus),
+        tracking_run(config.tracking_uri, config.experiment, "train_agent", config.as_content()) as tracker,
+    ):
+        for seed in config.seeds:
+            outcomes.append(_train_seed(training, validation, config, seed, report, tracker))
+            done_before += config.updates * config.batch_steps
+    progress(total, total, "env steps")
+    # The first of equals wins, so that the choice does not depend on anything but the scores.
+    trained, untrained, marks = min(outcomes, key=lambda outcome: outcome[0].best_validation_bps)
+    provenance = Provenance(config, trained.seed, training.fingerprint(), training.feature_names, forecasts_dir)
+    steps = next(row.env_steps for row in trained.curve if row.update == trained.best_update)
+    write_agent_bundle(out_dir / "bundle", trained.weights, provenance, env_steps=steps)
+    write_agent_bundle(out_dir / "bundle_untrained", untrained, provenance, env_steps=0)
+    _write_curves(out_dir / "curves.json", config, validation, trained, outcomes)
+    return {
+        "seed": trained.seed,
+        "seeds": len(outcomes),
+        "env_steps": sum(outcome[0].curve[-1].env_steps for outcome in outcomes),
+        "best_env_steps": steps,
+        "validation_bps": round(trained.best_validation_bps, 4),
+        **{f"validation_{name}_bps": round(value, 4) for name, value in marks.items()},
+        "validation_parents": len(validation.parents),
+    }
+
+
+def _train_seed(
+    training: ExecutionWorld,
+    validation: Validation,
+    config: AgentConfig,
+    seed: int,
+    report: Callable[[Update], None],
+    tracker: Tracker,
+) -> tuple[Trained, Weights, dict[str, float]]:
+    """One seed: its outcome, the weights before any training, and validation figures of the rule and of those weights."""
+    half = config.normaliser_steps // 2
+    explored = roll_out(training.make_env, random_policy(np.random.default_rng([seed, 1])), half, config, seed)
+    ruled = roll_out(training.make_env, static_rule, max(half, config.warm_start_steps), config, seed + 1)
+    mean, scale = fit_normaliser(np.concatenate([explored["observation"], ruled["observation"][:half]]))
+    make = partial(new_module, *training.spaces(), mean, scale, config, seed)
+    untrained, module = make(), make()
+    if config.warm_start:
+        imitate(module, ruled, config, seed)
+    from training.execution.ppo import greedy
+
+    marks = {"rule": validation.mean_is_bps(static_rule), "untrained": validation.mean_is_bps(greedy(untrained))}
+
+    def on_update(update: Update) -> None:
+        report(update)
+        metrics = {name: value for name, value in asdict(update).items() if value is not None and name != "update"}
+        tracker.log({f"seed_{seed}/{name}": float(value) for name, value in metrics.items()}, update.update)
+
+    trained = train_ppo(training.make_env, module, validation.mean_is_bps, config, seed, on_update)
+    return trained, weights_of(untrained), marks
+
+
+def _write_curves(
+    path: Path,
+    config: AgentConfig,
+    validation: Validation,
+    chosen: Trained,
+    outcomes: list[tuple[Trained, Weights, dict[str, float]]],
+) -> None:
+    """All curves and the choice, as data: no times, no paths."""
+    content = {
+        "config": config.as_content(),
+        "chosen_seed": chosen.seed,
+        "validation": {
+            "days": list(validation.days),
+            "parents": len(validation.parents),
+            "days_are_trained_on": validation.days_are_trained_on,
+        },
+        "seeds": [
+            {
+                "seed": trained.seed,
+                "best_update": trained.best_update,
+                "best_validation_bps": trained.best_validation_bps,
+                "validation_of_others_bps": marks,
+                "curve": [asdict(row) for row in trained.curve],
+            }
+            for trained, _, marks in outcomes
+        ],
+    }
+    path.write_text(json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n")

@@ -1,0 +1,149 @@
+"""The market that an agent is raised in: environments over the training days, and fixed parents on the validation days."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from feature_repo.errors import InputError
+from feature_repo.lake import Partition, list_partitions
+from training.execution.agent_config import AgentConfig
+from training.execution.config import ExecutionConfig
+
+if TYPE_CHECKING:
+    import gymnasium as gym
+
+    from training.execution.ppo import Policy
+    from training.execution.vector_env import ExecutionVectorEnv
+    from training.market.day import MarketDay
+
+VALIDATION_SEED = 20_240_229
+"""Draws the validation parents: one constant, so that every seed and every update is judged on the same ones."""
+
+
+class ExecutionWorld:
+    """Environments over the same market days. Copies and pickles carry paths, not days: those are read where needed."""
+
+    def __init__(
+        self, features_dir: Path, forecasts_dir: Path | None, partitions: Sequence[Partition], execution: ExecutionConfig
+    ) -> None:
+        """Name the days; nothing is read before the first environment."""
+        self.features_dir, self.forecasts_dir = features_dir, forecasts_dir
+        self.partitions, self.execution = tuple(partitions), execution
+
+    @cached_property
+    def days(self) -> "list[MarketDay]":
+        """The market days, read once."""
+        from training.market.day import load_market_days
+
+        return load_market_days(self.features_dir, self.forecasts_dir, self.partitions)
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        """Columns that the observation and the signal model take from the features."""
+        return self.days[0].feature_names
+
+    def make_env(self, num_envs: int, seed: int) -> "ExecutionVectorEnv":
+        """A vector environment over the days; an `EnvFactory`."""
+        from training.execution.vector_env import ExecutionVectorEnv
+
+        return ExecutionVectorEnv(self.days, self.execution, num_envs=num_envs, seed=seed)
+
+    def spaces(self) -> "tuple[gym.Space[Any], gym.Space[Any]]":
+        """Observation and action space of one episode."""
+        from gymnasium import spaces
+
+        from serving.contracts.observation import ACTION_NAMES
+        from training.execution.env import observation_space
+
+        return observation_space(), spaces.Discrete(len(ACTION_NAMES))
+
+    def fingerprint(self) -> str:
+        """sha256 (hex) of the names and bytes of all files that the training reads."""
+        digest = hashlib.sha256()
+        sources = [(self.features_dir, ("book.parquet", "features.parquet"))]
+        if self.forecasts_dir is not None:
+            sources.append((self.forecasts_dir, ("forecasts.parquet",)))
+        for item in self.partitions:
+            for root, names in sources:
+                for name in names:
+                    content = (item.folder(root) / name).read_bytes()
+                    digest.update(f"{item.instrument_id} {item.date} {name} {len(content)}\n".encode())
+                    digest.update(hashlib.sha256(content).digest())
+        return digest.hexdigest()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the days: megabytes that another process reads from disk itself."""
+        return {name: value for name, value in self.__dict__.items() if name != "days"}
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """Itself: RLlib copies its configuration often, and a world never changes."""
+        return self
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Fixed parent orders on the validation days, a buy and a sell at each arrival, so that the day's drift cancels."""
+
+    world: ExecutionWorld
+    days: tuple[str, ...]
+    days_are_trained_on: bool  # True where there was one day in all
+    parents: NDArray[np.void] = field(repr=False)  # PARENT_DTYPE (N,)
+
+    def is_bps(self, policy: "Policy") -> NDArray[np.float64]:
+        """Implementation shortfall of each parent, (N,) float64 bps, under a deterministic policy."""
+        env = self._env
+        state, _ = env.reset(options={"parents": self.parents})
+        result = np.full(len(self.parents), np.nan)
+        open_ones = np.ones(len(self.parents), dtype=bool)
+        while open_ones.any():
+            state, _, terminated, _, infos = env.step(policy(state["observation"], state["action_mask"]))
+            ended = terminated & open_ones
+            if ended.any():
+                result[ended] = infos["is_bps"][ended]
+                open_ones &= ~ended
+        return result
+
+    def mean_is_bps(self, policy: "Policy") -> float:
+        """Mean implementation shortfall, bps."""
+        return float(self.is_bps(policy).mean())
+
+    @cached_property
+    def _env(self) -> "ExecutionVectorEnv":
+        return self.world.make_env(len(self.parents), 0)
+
+
+def open_worlds(
+    features_dir: Path, forecasts_dir: Path | None, config: AgentConfig
+) -> tuple[ExecutionWorld, Validation]:
+    """The world to train in and the parents to validate on; raises InputError where a training day is not there."""
+    from training.execution.parents import sample_parents
+
+    known = list_partitions(features_dir, "features.parquet")
+    if not config.train_days:
+        raise InputError("the agent has no day to train on: give train_days, all days before the held-out ones")
+    missing = sorted(set(config.train_days) - {item.date for item in known})
+    if missing:
+        days = sorted({item.date for item in known})
+        raise InputError(f"{features_dir}: no features of training day {missing[0]}; there are {', '.join(days) or 'none'}")
+    days = sorted(set(config.train_days))
+    share = min(config.validation_days, len(days) - 1)
+    teaching, judging = (days[:-share], days[-share:]) if share else (days, days[-1:])
+    execution = ExecutionConfig.from_dict(config.execution)
+
+    def world(chosen: list[str]) -> ExecutionWorld:
+        return ExecutionWorld(features_dir, forecasts_dir, [item for item in known if item.date in chosen], execution)
+
+    judged = world(judging)
+    count = max(1, config.validation_parents // 2)
+    buys = sample_parents(judged.days, execution, np.random.default_rng(VALIDATION_SEED), count)
+    buys["side"] = 1
+    sells = buys.copy()
+    sells["side"] = -1
+    parents = np.concatenate([buys, sells])
+    return world(teaching), Validation(judged, tuple(judging), not share, parents)
