@@ -1,7 +1,7 @@
 """Where training logs its metrics: an MLflow run, or nothing. No network, and no look at git or the environment.
 
-`MlflowClient` is used directly: the fluent API keeps a global active run and stamps it with the user, the source file and
-the git commit, none of which belongs to a training's result.
+`MlflowClient` is used directly: the fluent API keeps a global active run and stamps it with the user, the source file
+and the git commit, none of which belongs to a training's result.
 """
 
 import contextlib
@@ -45,7 +45,7 @@ class _MlflowRun:
 def tracking_run(
     tracking_uri: str | None, experiment: str, run_name: str, params: Mapping[str, object] | None = None
 ) -> Iterator[Tracker]:
-    """An MLflow run that ends FINISHED, or FAILED where the block raises; with `tracking_uri` None a tracker that logs nothing.
+    """An MLflow run that ends FINISHED, or FAILED where the block raises; with `tracking_uri` None nothing is logged.
 
     `params` are logged once, as text. Raises InputError where the tracking store cannot be opened.
     """
@@ -84,7 +84,7 @@ def _start(tracking_uri: str, experiment: str, run_name: str, params: Mapping[st
             client.log_batch(run_id, params=rows[first : first + 100])
     except (MlflowException, SQLAlchemyError, OSError) as error:
         reason = str(error).splitlines()[0]
-        raise InputError(f"cannot log to MLflow at {tracking_uri}: {reason}; correct the tracking URI or set it to none") from error
+        raise InputError(f"cannot log to MLflow at {tracking_uri}: {reason}; correct the tracking URI") from error
     return client, run_id
 
 

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from feature_repo.pipeline.books import Book
 from training.signals.dataset import consecutive_valid, mid_moves_bps, mid_ticks, window_numbers
 
 NS = 1_000_000_000
@@ -49,11 +50,13 @@ def test_move_when_an_end_has_no_mid_then_is_missing():
     np.testing.assert_array_equal(np.isnan(found), [[False, True], [True, True], [True, True]])
 
 
-def test_mid_when_a_side_is_empty_or_book_is_crossed_then_is_missing():
-    bid, ask = np.array([10, 10, 10, 11, 0], np.int32), np.array([11, 0, 11, 11, 2], np.int32)
-    bid_size, ask_size = np.array([1, 1, 0, 1, 0], np.int32), np.array([1, 0, 1, 1, 1], np.int32)
+def test_mid_when_a_side_is_empty_or_book_is_locked_or_crossed_then_is_missing():
+    bid, ask = [10, 10, 10, 11, 12, 0], [11, 0, 11, 11, 11, 2]
+    bid_size, ask_size = [1, 1, 0, 1, 1, 0], [1, 0, 1, 1, 1, 1]
+    levels = (np.array(column, np.int32)[:, None] for column in (bid, bid_size, ask, ask_size))
+    book = Book(seconds(*range(6)), *levels, np.zeros(6, np.int32), np.zeros(6, np.int32), np.zeros(6, np.int8))
 
-    np.testing.assert_array_equal(mid_ticks(bid, bid_size, ask, ask_size), [10.5, np.nan, np.nan, np.nan, np.nan])
+    np.testing.assert_array_equal(mid_ticks(book), [10.5] + [np.nan] * 5)
 
 
 def test_window_numbers_when_outside_all_windows_then_minus_one():

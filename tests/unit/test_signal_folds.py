@@ -22,7 +22,9 @@ def test_folds_when_refitted_daily_then_each_learns_from_all_earlier_days():
 @pytest.mark.parametrize("refit_days", [1, 2, 3, 50])
 @pytest.mark.parametrize("test_days", [1, 2, 3])
 @pytest.mark.parametrize("min_train_days", [1, 4])
-def test_folds_when_test_days_come_then_one_model_of_all_training_days_serves_them(refit_days, test_days, min_train_days):
+def test_folds_when_test_days_come_then_one_model_of_all_training_days_serves_them(
+    refit_days, test_days, min_train_days
+):
     folds = plan_folds(splits(test_days), min_train_days, refit_days)
 
     assert folds[-1].train_days == DAYS[:-test_days]

@@ -65,7 +65,7 @@ class ExecutionEnv(gym.Env[Observation, np.int64]):
     | 2 improve | rest `due` lots one tick inside the spread; masked where the spread is one tick |
     | 3 cross | take `due` lots from the visible book at once (IOC) |
 
-    Placing again at the same price, no more lots, keeps the queue place. A masked action is played as wait and counted.
+    Placing again at the same price keeps the queue place; lots added to it join the back. A masked action is played as wait and counted.
 
     Reward, bps of the parent's arrival value: minus the change of the shortfall with the open lots marked at the mid. The
     undiscounted sum is minus the implementation shortfall, fees included. `risk_aversion` > 0 also subtracts

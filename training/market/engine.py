@@ -4,7 +4,8 @@ One compiled path serves the single environment, the vector environment and the 
 
 * a message sent at t arrives at t + latency and meets the state after every row stamped up to then; on snapshot data
   it arrives with the first row stamped strictly after t (no state between two snapshots is known);
-* a replacement keeps the queue place only at the same price and no more lots, else it joins the back;
+* a replacement at the same price keeps its queue place for as many lots as rested; lots beyond that are a further order
+  that joins the back (orders added later share one place, the newest one's); at another price everything joins the back;
 * lots filled while a message is in flight come off what it asks for, first off the part that crosses, so that a
   parent is never overfilled; a newer message replaces one that has not arrived.
 """
@@ -51,7 +52,7 @@ def start_episode(tape, state, parent, record):
     state.filled = state.passive_lots = state.aggressive_lots = state.forced_lots = state.extrapolated_lots = 0
     state.passive_cost = state.aggressive_cost = state.forced_cost = 0
     state.spread2 = state.timing2 = state.impact2 = state.orders = 0
-    state.rest_px = state.rest_lots = state.rest_ahead = 0
+    state.rest_px = state.rest_lots = state.rest_ahead = state.back_lots = state.back_ahead = 0
     state.pend_ns = state.pend_forced = state.pend_filled = 0
     state.taken_count = state.step = state.masked = state.done = 0
     state.record = record
@@ -77,7 +78,7 @@ def submit(tape, state, now_ns, rest_px, rest_lots, cross_lots, beyond, forced):
     state.pend_filled = 0
     if cross_lots > 0:
         state.orders += 1
-    if rest_lots > 0 and not (state.rest_lots == rest_lots and state.rest_px == rest_px):
+    if rest_lots > 0 and not (cross_lots == 0 and state.rest_lots == rest_lots and state.rest_px == rest_px):
         state.orders += 1
 
 
@@ -91,23 +92,34 @@ def arrive(tape, state, taken_px, taken_lots, episode, fills, fill_count):
     rest = max(0, state.pend_rest_lots - max(0, state.pend_filled - state.pend_cross_lots))
     cross = min(cross, state.lots - state.filled)
     price = state.pend_rest_px
-    if cross > 0 or rest == 0 or price != state.rest_px or rest > state.rest_lots:
-        state.rest_lots = 0
+    if cross > 0 or rest == 0 or price != state.rest_px:
+        state.rest_lots = state.back_lots = 0
     if cross > 0:
         kind = FORCED if state.pend_forced == 1 else AGGRESSIVE
-        sweep(state, book, depth, ts_ns, cross, 0, state.pend_beyond, kind, taken_px, taken_lots, episode, fills, fill_count)
+        beyond = state.pend_beyond
+        sweep(state, book, depth, ts_ns, cross, 0, beyond, kind, taken_px, taken_lots, episode, fills, fill_count)
     rest = min(rest, state.lots - state.filled)
-    if rest == 0:
-        state.rest_lots = 0
-        return
-    if state.rest_lots > 0:  # same price, not larger: the queue place stays
-        state.rest_lots = rest
-        return
-    rest -= sweep(state, book, depth, ts_ns, rest, price, 0, AGGRESSIVE, taken_px, taken_lots, episode, fills, fill_count)
-    state.rest_px, state.rest_lots = price, rest
-    own = own_offset(side, depth)
-    shown = level_size(book, own, depth, price, -side)
-    state.rest_ahead = shown if shown >= 0 else largest_level(book, own, depth)
+    if state.rest_lots == 0 and rest > 0:  # the part that is marketable takes; the rest joins the book
+        rest -= sweep(
+            state, book, depth, ts_ns, rest, price, 0, AGGRESSIVE, taken_px, taken_lots, episode, fills, fill_count
+        )
+    join(state, book, depth, price, rest)
+
+
+@njit(cache=True)
+def join(state, book, depth, price, lots):
+    """Let `lots` in all rest at `price`: fewer than now leave from the back, more join the back of the queue."""
+    own = own_offset(state.side, depth)
+    shown = level_size(book, own, depth, price, -state.side)
+    ahead = shown if shown >= 0 else largest_level(book, own, depth)
+    if state.rest_lots == 0:
+        state.rest_px, state.rest_ahead = price, ahead
+    elif lots < state.rest_lots:
+        state.back_lots = max(0, state.back_lots - (state.rest_lots - lots))
+    elif lots > state.rest_lots:
+        state.back_lots += lots - state.rest_lots
+        state.back_ahead = ahead
+    state.rest_lots = lots
 
 
 @njit(cache=True)
@@ -145,7 +157,7 @@ def complete_episode(tape, state, now_ns, taken_px, taken_lots, episode, fills, 
     if remaining > 0:
         submit(tape, state, now_ns, 0, 0, remaining, 1, 1)
         advance_episode(tape, state, state.pend_ns, taken_px, taken_lots, episode, fills, fill_count)
-    state.rest_lots = state.pend_ns = 0
+    state.rest_lots = state.back_lots = state.pend_ns = 0
     state.done = 1
 
 

@@ -193,8 +193,39 @@ def sweep(state, book, depth, ts_ns, lots, limit, beyond, kind, taken_px, taken_
 
 
 @njit(cache=True)
+def fill_passively(state, lots, ts_ns, mid2, episode, fills, fill_count):
+    """Book `lots` at our own resting price, front of the queue first."""
+    from_back = max(0, lots - (state.rest_lots - state.back_lots))
+    state.rest_lots -= lots
+    state.back_lots -= from_back
+    if state.rest_lots == state.back_lots and state.back_lots > 0:  # what was added later is now the front
+        state.rest_ahead, state.back_lots = state.back_ahead, 0
+    record_fill(state, ts_ns, state.rest_px, lots, PASSIVE, 0, mid2, episode, fills, fill_count)
+    if state.pend_ns > 0:
+        state.pend_filled += lots
+
+
+@njit(cache=True)
+def trade_reaches(state, volume):
+    """Let `volume` traded at our price eat into the queue; returns the own lots that it reaches.
+
+    The queue is: rest_ahead lots of others, our front, more of others up to back_ahead in all, our back.
+    """
+    front = state.rest_lots - state.back_lots
+    reached = min(front, max(0, volume - state.rest_ahead))
+    state.rest_ahead = max(0, state.rest_ahead - volume)
+    if state.back_lots > 0:
+        behind = volume - reached
+        passed = min(state.back_ahead, behind)
+        state.back_ahead -= passed
+        if reached == front:
+            reached += min(state.back_lots, behind - passed)
+    return reached
+
+
+@njit(cache=True)
 def fill_resting(state, book, depth, ts_ns, taken_px, taken_lots, episode, fills, fill_count):
-    """Let one book row meet the resting order under the conservative queue.
+    """Let one book row meet the resting lots under the conservative queue.
 
     * a trade through our price fills up to its volume; a trade at our price first uses up the queue ahead;
       trades by our own side do not count, trades of unknown side do;
@@ -207,31 +238,25 @@ def fill_resting(state, book, depth, ts_ns, taken_px, taken_lots, episode, fills
     volume = np.int64(book[TRADE_SZ])
     if volume > 0 and book[TRADE_SIDE] != side:
         beyond = side * (price - book[TRADE_PX])
+        lots = np.int64(0)
         if beyond == 0:
-            ahead = min(state.rest_ahead, volume)
-            state.rest_ahead -= ahead
-            volume -= ahead
-        if beyond >= 0 and volume > 0:
+            lots = trade_reaches(state, volume)
+        elif beyond > 0:
+            state.rest_ahead = state.back_ahead = 0
             lots = min(state.rest_lots, volume)
-            state.rest_lots -= lots
-            record_fill(state, ts_ns, price, lots, PASSIVE, 0, mid2, episode, fills, fill_count)
-            if state.pend_ns > 0:
-                state.pend_filled += lots
-            if beyond > 0:
-                state.rest_ahead = 0
+        if lots > 0:
+            fill_passively(state, lots, ts_ns, mid2, episode, fills, fill_count)
     shown = level_size(book, own_offset(side, depth), depth, price, -side)
-    if shown >= 0 and state.rest_ahead > shown:
-        state.rest_ahead = shown
+    if shown >= 0:
+        state.rest_ahead = min(state.rest_ahead, shown)
+        state.back_ahead = min(state.back_ahead, shown)
     offset = opposite_offset(side, depth)
     for k in range(depth):
         size = book[offset + depth + k]
-        if state.rest_lots == 0 or size <= 0 or side * (book[offset + k] - price) > 0:
+        level_px = np.int64(book[offset + k])
+        if state.rest_lots == 0 or size <= 0 or side * (level_px - price) > 0:
             break
-        free = size - taken_at(state, taken_px, taken_lots, np.int64(book[offset + k]))
-        lots = min(state.rest_lots, free)
+        lots = min(state.rest_lots, size - taken_at(state, taken_px, taken_lots, level_px))
         if lots > 0:
-            state.rest_lots -= lots
-            record_fill(state, ts_ns, price, lots, PASSIVE, 0, mid2, episode, fills, fill_count)
-            remember_taken(state, taken_px, taken_lots, np.int64(book[offset + k]), lots)
-            if state.pend_ns > 0:
-                state.pend_filled += lots
+            remember_taken(state, taken_px, taken_lots, level_px, lots)
+            fill_passively(state, lots, ts_ns, mid2, episode, fills, fill_count)

@@ -52,8 +52,8 @@ EPISODE_DTYPE = np.dtype(
             # parts of the shortfall, sums of half ticks * lots: their total is 2 * side * (price - arrival) * lots
             *("spread2", "timing2", "impact2"),
             "orders",  # messages that placed or replaced an order
-            # the resting order; rest_lots 0: none
-            *("rest_px", "rest_lots", "rest_ahead"),
+            # what rests, all at one price; rest_lots 0: nothing. The last back_lots of it were added later, behind more queue
+            *("rest_px", "rest_lots", "rest_ahead", "back_lots", "back_ahead"),
             # the message in flight; pend_ns 0: none
             *("pend_ns", "pend_rest_px", "pend_rest_lots", "pend_cross_lots", "pend_beyond", "pend_forced"),
             "pend_filled",  # lots filled passively while it was in flight

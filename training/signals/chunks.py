@@ -27,7 +27,8 @@ class Rows:
     @property
     def usable(self) -> Bools:
         """Rows (R,) with at least one known move."""
-        return np.isfinite(self.moves_bps).any(axis=1)
+        found: Bools = np.asarray(np.isfinite(self.moves_bps).any(axis=1))
+        return found
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Scales:
 
 
 def lay_out(days: Sequence[SignalDay], last_decision_ns: int) -> Rows:
-    """Rows of `days` in their order; those that cannot be forecast, or decide after `last_decision_ns`, do not count."""
+    """Rows of `days` in their order; those without a forecast, or deciding after `last_decision_ns`, do not count."""
     ids = sorted({day.partition.instrument_id for day in days})
     moves = []
     for day in days:
@@ -93,7 +94,9 @@ class ChunkBatches:
     A batch is `(features (B, L-1+C, F) raw, targets (B, C, H), ratios (B, C, H))`; see `SignalModule`.
     """
 
-    def __init__(self, rows: Rows, counts: Bools, scales: Scales, config: SignalConfig, shuffle_seed: int | None) -> None:
+    def __init__(
+        self, rows: Rows, counts: Bools, scales: Scales, config: SignalConfig, shuffle_seed: int | None
+    ) -> None:
         """Cut the rows into chunks of `config.chunk_rows` and keep those where a row counts."""
         self._config, self._seed, self._epoch = config, shuffle_seed, 0
         self._rows, self._counts = rows, counts
@@ -129,9 +132,7 @@ class ChunkBatches:
         outputs = starts[:, None] + np.arange(config.chunk_rows)
         past_end = outputs >= len(rows.ts_ns)
         outputs = np.minimum(outputs, len(rows.ts_ns) - 1)
-        inputs = np.minimum(
-            starts[:, None] + np.arange(1 - config.window, config.chunk_rows), len(rows.ts_ns) - 1
-        )
+        inputs = np.minimum(starts[:, None] + np.arange(1 - config.window, config.chunk_rows), len(rows.ts_ns) - 1)
         counts = self._counts[outputs] & ~past_end
         instrument = rows.instrument[outputs]
         targets = np.where(counts[:, :, None], rows.moves_bps[outputs] / self._own[instrument], np.float32(np.nan))

@@ -70,7 +70,7 @@ class SignalConfig:
     @staticmethod
     def full() -> "SignalConfig":
         """The profile of a real night: a wider model, refitted every day, trained until it stops getting better."""
-        return SignalConfig(hidden=48, max_epochs=40, patience=5, learning_rate=1e-3, dropout=0.05, bootstrap_draws=9999)
+        return SignalConfig(hidden=48, max_epochs=40, patience=5, learning_rate=1e-3, dropout=0.05)
 
 
 _LIMITS: tuple[tuple[str, float, float], ...] = (

@@ -1,8 +1,9 @@
-"""One day of one instrument as the signal model sees it: feature rows, the moves that followed, and which rows count."""
+"""One day of one instrument as the signal model sees it: features, the moves that followed, and which rows count."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +12,9 @@ from feature_repo.errors import InputError
 from feature_repo.lake import Partition
 from feature_repo.ticks.instruments import Instrument
 from training.signals.config import STEP_NS
+
+if TYPE_CHECKING:
+    from feature_repo.pipeline.books import Book
 
 Bools = NDArray[np.bool_]
 
@@ -52,12 +56,11 @@ def load_day(
     ts_ns, raw, valid = read_features(partition.folder(features_dir) / "features.parquet")
     spans = instrument.session_ns(partition.date)
     book = load_book(features_dir, partition)
-    mids = mid_ticks(book.bid_px[:, 0], book.bid_sz[:, 0], book.ask_px[:, 0], book.ask_sz[:, 0])
     return SignalDay(
         partition=partition,
         ts_ns=ts_ns,
         features=np.where(valid[:, None], raw, np.float32(0.0)),
-        moves_bps=mid_moves_bps(ts_ns, book.ts_ns, mids, spans, horizons_s),
+        moves_bps=mid_moves_bps(ts_ns, book.ts_ns, mid_ticks(book), spans, horizons_s),
         forecastable=consecutive_valid(ts_ns, valid, window_numbers(ts_ns, spans), window),
     )
 
@@ -85,19 +88,16 @@ def read_features(path: Path) -> tuple[NDArray[np.int64], NDArray[np.float32], B
     features = np.empty((len(ts_ns), len(names)), dtype=np.float32)
     for column, name in enumerate(names):
         features[:, column] = table[name].to_numpy()
-    valid = np.isfinite(features).all(axis=1)
+    valid: Bools = np.asarray(np.isfinite(features).all(axis=1))
     if "book_valid" in table.column_names:
         valid &= table["book_valid"].to_numpy() == 1
     return ts_ns, features, valid
 
 
-def mid_ticks(
-    bid_px: NDArray[np.int32], bid_sz: NDArray[np.int32], ask_px: NDArray[np.int32], ask_sz: NDArray[np.int32]
-) -> NDArray[np.float64]:
+def mid_ticks(book: "Book") -> NDArray[np.float64]:
     """Mid price in ticks of each book row (T,), NaN where a side is empty or the book is locked or crossed."""
-    mids = (bid_px.astype(np.float64) + ask_px) / 2.0
-    whole = (bid_sz > 0) & (ask_sz > 0) & (ask_px > bid_px) & (mids > 0.0)
-    return np.where(whole, mids, np.nan)
+    mids = (book.bid_px[:, 0].astype(np.float64) + book.ask_px[:, 0]) / 2.0
+    return np.where(book.two_sided & (mids > 0.0), mids, np.nan)
 
 
 def mid_moves_bps(
@@ -141,7 +141,7 @@ def window_numbers(ts_ns: NDArray[np.int64], spans: Sequence[tuple[int, int]]) -
 
 
 def consecutive_valid(ts_ns: NDArray[np.int64], valid: Bools, numbers: NDArray[np.int64], window: int) -> Bools:
-    """Rows (T,) whose last `window` rows, themselves included, are valid, one second apart and of one session window."""
+    """Rows (T,) whose last `window` rows, themselves included, are valid, a second apart and of one session window."""
     if not len(ts_ns):
         return np.zeros(0, dtype=bool)
     good = valid & (numbers >= 0)

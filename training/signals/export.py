@@ -31,9 +31,15 @@ def onnx_bytes(net: "SignalNet", window: int) -> bytes:
         # The exporter that follows this one needs onnxscript, which the platform does without.
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            net, (example,), buffer, dynamo=False, opset_version=OPSET, input_names=[INPUT], output_names=[OUTPUT],
+            net,
+            (example,),
+            buffer,  # type: ignore[arg-type]  # the exporter writes to any file-like object
+            dynamo=False,
+            opset_version=OPSET,
+            input_names=[INPUT],
+            output_names=[OUTPUT],
             dynamic_axes={INPUT: {0: "N"}, OUTPUT: {0: "N"}},
-        )  # fmt: skip
+        )
     return buffer.getvalue()
 
 

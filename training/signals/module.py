@@ -57,19 +57,19 @@ class SignalNet(nn.Module):
         self.dropout = nn.Dropout1d(config.dropout)
         self.head = nn.Conv1d(config.hidden, horizons, 1)
         self.linear = nn.Conv1d(features, horizons, 1)
-        for layer in (self.head, self.linear):
-            nn.init.zeros_(layer.weight)
-            nn.init.zeros_(layer.bias)
+        with torch.no_grad():
+            for parameter in (*self.head.parameters(), *self.linear.parameters()):
+                parameter.zero_()
 
     def standardised(self, features: Tensor) -> Tensor:
         """Forecasts (N, T - L + 1, H) in units of the target scale, before the calibrating gain."""
         x = ((features - self.mean) / self.scale).clamp(-self.clip_sigma, self.clip_sigma).transpose(1, 2)
         hidden = functional.relu(self.enter(x))
-        for convolution in self.convolutions:
+        for block, convolution in enumerate(self.convolutions):
             ahead = self.dropout(functional.relu(convolution(hidden)))
-            hidden = ahead + hidden[:, :, convolution.dilation[0] :]
-        lost = sum(convolution.dilation[0] for convolution in self.convolutions)
-        return (self.head(hidden) + self.linear(x[:, :, lost:])).transpose(1, 2)
+            hidden = ahead + hidden[:, :, 1 << block :]
+        found: Tensor = self.head(hidden) + self.linear(x[:, :, (1 << len(self.convolutions)) - 1 :])
+        return found.transpose(1, 2)
 
     def forward(self, features: Tensor) -> Tensor:
         """Raw `features` (N, L, F) float32 to the forecast after the last row, (N, H) float32 bps."""

@@ -20,7 +20,7 @@ ALPHA = 0.05
 
 @dataclass(frozen=True)
 class Skill:
-    """Skill of one horizon over a set of rows; bounds are of the 95% interval, infinite with fewer than two clusters."""
+    """Skill of one horizon over a set of rows; bounds are those of the 95% interval, infinite below two clusters."""
 
     r2: float
     ci_low: float
@@ -71,7 +71,11 @@ def measure_skill(
 
 
 def _one_horizon(
-    forecast: NDArray[np.float64], move: NDArray[np.float64], ts_ns: NDArray[np.int64], rng: np.random.Generator, draws: int
+    forecast: NDArray[np.float64],
+    move: NDArray[np.float64],
+    ts_ns: NDArray[np.int64],
+    rng: np.random.Generator,
+    draws: int,
 ) -> dict[str, Any]:
     known = np.isfinite(move)
     f, y = forecast[known], move[known]
@@ -83,9 +87,16 @@ def _one_horizon(
     gain = bootstrap.interval(y * y - (y - f) ** 2, ALPHA)
     ic = bootstrap.interval(_correlation_values(f, y), ALPHA)
     return {
-        "r2": gain.mean / square, "ci_low": gain.low / square, "ci_high": gain.high / square, "p": gain.p,
-        "ic": ic.mean, "ic_low": max(ic.low, -1.0), "ic_high": min(ic.high, 1.0), "n": len(y), "clusters": gain.n_clusters,
-    }  # fmt: skip
+        "r2": gain.mean / square,
+        "ci_low": gain.low / square,
+        "ci_high": gain.high / square,
+        "p": gain.p,
+        "ic": ic.mean,
+        "ic_low": max(ic.low, -1.0),
+        "ic_high": min(ic.high, 1.0),
+        "n": len(y),
+        "clusters": gain.n_clusters,
+    }
 
 
 def _correlation_values(f: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -98,4 +109,5 @@ def _correlation_values(f: NDArray[np.float64], y: NDArray[np.float64]) -> NDArr
         return np.zeros_like(y)
     u, v = (f - f.mean()) / spread_f, (y - y.mean()) / spread_y
     r = float(np.mean(u * v))
-    return r + u * v - 0.5 * r * (u * u + v * v)
+    values: NDArray[np.float64] = r + u * v - 0.5 * r * (u * u + v * v)
+    return values

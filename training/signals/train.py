@@ -42,7 +42,9 @@ def train_signal(
     checkpoints = out_dir / "checkpoints"
     checkpoints.mkdir(parents=True, exist_ok=True)
     _sweep(checkpoints)
-    with tracking_run(config.tracking_uri, config.experiment, f"signal-{splits.test_days[0]}", config.as_content()) as tracker:
+    with tracking_run(
+        config.tracking_uri, config.experiment, f"signal-{splits.test_days[0]}", config.as_content()
+    ) as tracker:
         models = _train_folds(folds, days, instruments, checkpoints, config, tracker, progress)
         forecasts = {day.partition: _forecast(day, models, config) for day in days}
         for day in days:
@@ -53,7 +55,10 @@ def train_signal(
     last = models[-1]
     (out_dir / "signal.onnx").write_bytes(last.onnx)
     _write_json(out_dir / "signal_spec.json", _spec(last, config))
-    records = [{"model_version": m.version} | {k: v for k, v in m.record.items() if k not in ("key", "onnx_sha256")} for m in models]
+    records = [
+        {"model_version": m.version} | {k: v for k, v in m.record.items() if k not in ("key", "onnx_sha256")}
+        for m in models
+    ]
     _write_json(out_dir / "metrics.json", {"folds": records, "config": config.as_content()} | metrics)
     forecast_days = {d for model in models for d in model.fold.forecast_days}
     return {
@@ -61,7 +66,9 @@ def train_signal(
         "days_forecast": len(forecast_days),
         "days_missing": len(set(splits.days) - forecast_days),
         "horizons_s": list(config.horizons_s),
-        "skill": {h: {k: s[k] for k in ("r2", "ci_low", "ci_high", "established")} for h, s in metrics["skill"].items()},
+        "skill": {
+            h: {k: s[k] for k in ("r2", "ci_low", "ci_high", "established")} for h, s in metrics["skill"].items()
+        },
         "model_version": last.version,
     }
 
@@ -127,7 +134,12 @@ def _forecast(
 
 
 def _write_forecasts(
-    day: SignalDay, forecasts: NDArray[np.float32], known: NDArray[np.bool_], version: str, out_dir: Path, config: SignalConfig
+    day: SignalDay,
+    forecasts: NDArray[np.float32],
+    known: NDArray[np.bool_],
+    version: str,
+    out_dir: Path,
+    config: SignalConfig,
 ) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq

@@ -176,7 +176,8 @@ def _fit(
         )  # fmt: skip
         trainer.fit(module, train_dataloaders=train, val_dataloaders=check)
     if not best.best_model_path:
-        raise InputError(f"{fold.name}: the loss is not finite ({history[-1] if history else 'no epoch'}); lower learning_rate")
+        seen = history[-1] if history else "no epoch"
+        raise InputError(f"{fold.name}: the loss is not finite ({seen}); lower learning_rate {config.learning_rate}")
     state = torch.load(best.best_model_path, weights_only=True, map_location="cpu")["state_dict"]
     module.load_state_dict(state)
     return history
