@@ -152,7 +152,7 @@ def decomposition(policies: Mapping[str, Mapping[str, Any]]) -> "Figure":
 
 
 def time_of_day(orders: Mapping[str, NDArray[np.void]], minute: NDArray[np.int64], names: Sequence[str]) -> "Figure":
-    """Mean cost of `names` by half-hour of the venue's day; `minute` (N,) is each parent's local minute since midnight."""
+    """Mean cost of `names` by half-hour of the venue's day; `minute` (N,): local minute at which each parent arrived."""
     import plotly.graph_objects as go
 
     figure = go.Figure()
@@ -222,7 +222,7 @@ def learning_curve(series: Mapping[str, tuple[Sequence[float], Sequence[float]]]
     for index, (name, (steps, values)) in enumerate(series.items()):
         line = {"color": shades[index % len(shades)], "width": 2}
         figure.add_scatter(x=list(steps), y=list(values), mode="lines+markers", name=name, line=line)
-    figure = _styled(figure, "environment steps", "mean cost while learning, bps", 380)
+    figure = _styled(figure, "environment steps", "mean cost on the validation days, bps", 380)
     return figure.update_layout(legend={"orientation": "h", "y": 1.02, "yanchor": "bottom"})
 
 

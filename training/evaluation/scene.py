@@ -1,0 +1,130 @@
+"""What every policy of an evaluation meets alike: test days, parent orders, settings, and the embargo before them."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfo
+
+import numpy as np
+from numpy.typing import NDArray
+
+from feature_repo.errors import InputError
+from feature_repo.lake import Partition, list_partitions
+from feature_repo.ticks.instruments import NS
+from training.evaluation.config import EvaluationConfig
+from training.evaluation.splits import Splits, embargo_ns, split_days
+
+if TYPE_CHECKING:
+    from serving.contracts.bundle import Bundle
+    from training.execution.config import ExecutionConfig
+    from training.market.day import MarketDay
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Test days and the parent orders on them; `parents` PARENT_DTYPE (N,), `day` being the index into `days`."""
+
+    splits: Splits
+    days: "list[MarketDay]"
+    calibration: "dict[str, list[MarketDay]]"  # by instrument: last training days
+    parents: NDArray[np.void]
+    execution: "ExecutionConfig"
+    embargo: dict[str, Any]
+
+
+def open_scene(
+    features_dir: Path, forecasts_dir: Path | None, bundles: "Mapping[str, Bundle]", config: EvaluationConfig
+) -> Scene:
+    """Load the test days and lay the grid of parents on them, a buy and a sell at each start.
+
+    Parents that start within the embargo after the last training session are left out and counted. Raises InputError
+    where a bundle was trained on a test day, no day is left, or no parent fits.
+    """
+    from training.execution.parents import parent_grid
+    from training.market.day import load_market_days
+
+    partitions = list_partitions(features_dir, "features.parquet")
+    splits = split_days(partitions, config.test_days)
+    for name, bundle in bundles.items():
+        seen = sorted(set(bundle.metadata["training_days"]) & set(splits.test_days))
+        if seen:
+            raise InputError(f"{name}: {bundle.folder} was trained on test day {seen[0]}; test on later days")
+    execution = _execution(bundles, config)
+    days = load_market_days(features_dir, forecasts_dir, [p for p in partitions if p.date in splits.test_days])
+    earlier = _last_training_days(partitions, splits, config.calibration_days)
+    calibration = {key: load_market_days(features_dir, None, chosen) for key, chosen in earlier.items()}
+    grid = parent_grid(days, execution)
+    embargo = _embargo(days, calibration, execution, config)
+    kept = grid["start_ns"] >= embargo["train_end_ns"] + embargo["embargo_ns"]
+    if not kept.any():
+        raise InputError(
+            f"all {len(grid)} parents start within the embargo of {embargo['embargo_ns'] / NS:g} s after training; "
+            "take more test days"
+        )
+    return Scene(splits, days, calibration, grid[kept], execution, {**embargo, "parents_left_out": int((~kept).sum())})
+
+
+def _execution(bundles: "Mapping[str, Bundle]", config: EvaluationConfig) -> "ExecutionConfig":
+    from training.execution.config import ExecutionConfig
+
+    if config.execution:
+        return ExecutionConfig.from_dict(dict(config.execution))
+    if config.agent in bundles:
+        return ExecutionConfig.from_dict(dict(bundles[config.agent].metadata["execution"]))
+    return ExecutionConfig()
+
+
+def _last_training_days(partitions: Sequence[Partition], splits: Splits, count: int) -> dict[str, list[Partition]]:
+    found: dict[str, list[Partition]] = {}
+    for item in partitions:
+        if item.date in splits.train_days:
+            found.setdefault(item.instrument_id, []).append(item)
+    return {key: items[-count:] for key, items in found.items()}
+
+
+def _embargo(
+    days: "Sequence[MarketDay]",
+    calibration: "Mapping[str, Sequence[MarketDay]]",
+    execution: "ExecutionConfig",
+    config: EvaluationConfig,
+) -> dict[str, Any]:
+    from feature_repo.pipeline.kernels import FEATURE_WINDOW_NS
+
+    horizons = [0, *(horizon for day in days for horizon in day.horizons_s)]
+    label_s = max(config.longest_label_s, execution.horizon_s, *horizons)
+    length = embargo_ns(int(FEATURE_WINDOW_NS), label_s * NS)
+    train_end = max((closes for group in calibration.values() for day in group for _, closes in day.windows), default=0)
+    test_start = min(opens for day in days for opens, _ in day.windows)
+    return {
+        "embargo_ns": length,
+        "gap_ns": test_start - train_end,
+        "train_end_ns": train_end,
+        "embargo_held": bool(test_start - train_end >= length),
+    }
+
+
+def local_minutes(scene: Scene) -> NDArray[np.int64]:
+    """Minute of the venue's local day at which each parent arrived, (N,) int64."""
+    minutes = []
+    for parent in scene.parents:
+        zone = ZoneInfo(scene.days[int(parent["day"])].instrument.timezone)
+        local = datetime.fromtimestamp(int(parent["start_ns"]) // NS, UTC).astimezone(zone)
+        minutes.append(60 * local.hour + local.minute)
+    return np.array(minutes, np.int64)
+
+
+def data_hashes(features_dir: Path, forecasts_dir: Path | None, days: "Sequence[MarketDay]") -> dict[str, str]:
+    """sha256 over the test days' books, features and forecasts, one figure for each instrument and date."""
+    found = {}
+    for day in days:
+        digest = hashlib.sha256()
+        files = [(features_dir, "book.parquet"), (features_dir, "features.parquet")]
+        files += [(forecasts_dir, "forecasts.parquet")] if forecasts_dir is not None else []
+        for root, name in files:
+            with (day.partition.folder(root) / name).open("rb") as handle:
+                digest.update(hashlib.file_digest(handle, "sha256").digest())
+        found[f"{day.partition.instrument_id} {day.partition.date}"] = digest.hexdigest()
+    return found
