@@ -224,8 +224,9 @@ def test_repeated_snapshot_when_all_rows_come_twice_then_second_goes(clean_day):
 def test_orders_when_add_is_absurd_then_it_goes_and_its_life_is_orphaned(clean_day):
     rows = [event(i, Kind.ADD, Side.BUY, 5000 - i, 10, order_id=i + 1) for i in range(10)]
     rows += [trade(20 + i, 5000, size=1, order_id=1) for i in range(5)]
-    rows += [event(30, Kind.ADD, Side.SELL, 1_999_999, 10, order_id=90), event(31, Kind.CANCEL, Side.SELL, 1_999_999, 10,
-             order_id=90), event(32, Kind.ADD, Side.SELL, 6000, 10, order_id=91)]
+    rows += [event(30, Kind.ADD, Side.SELL, 1_999_999, 10, order_id=90)]
+    rows += [event(31, Kind.CANCEL, Side.SELL, 1_999_999, 10, order_id=90)]
+    rows += [event(32, Kind.ADD, Side.SELL, 6000, 10, order_id=91)]
     assert clean_day(rows) == {15: "outlier_price", 16: "orphan"}
 
 
@@ -259,9 +260,13 @@ def test_clean_when_file_is_truncated_then_names_it(spark, tmp_path):
 
 
 def test_clean_when_run_twice_with_other_parallelism_then_same_bytes(spark, tmp_path):
-    days = {Partition("V", "S", f"2024-01-0{day}"): [
-        {**row, "ts_event_ns": row["ts_event_ns"] + (day - 3) * 86_400_000 * MS} for row in calm_quotes() + calm_trades(600)
-    ] for day in (2, 3, 4)}
+    rows, day_ns = calm_quotes() + calm_trades(600), 86_400_000 * MS
+    days = {
+        Partition("V", "S", f"2024-01-0{day}"): [
+            {**row, "ts_event_ns": row["ts_event_ns"] + (day - 3) * day_ns} for row in rows
+        ]
+        for day in (2, 3, 4)
+    }
     bronze = write_bronze(tmp_path / "bronze", days)
     contents = []
     before = spark.conf.get("spark.sql.shuffle.partitions")
