@@ -1,6 +1,8 @@
 """One PPO training: RLlib's new API stack around the execution module, runner and learner in the calling process."""
 
+import logging
 import random
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -78,12 +80,14 @@ def train_ppo(
                 on_update(curve[-1])
         finally:
             algorithm.stop()
+            shutil.rmtree(algorithm.logdir, ignore_errors=True)  # an empty folder that Ray leaves in the home folder
     assert best is not None, "update 0 is always validated"
     return Trained(seed, tuple(curve), best[1], best[0], best[2])
 
 
 def build_algorithm(make_env: "EnvFactory", module: "ExecutionModule", config: AgentConfig, seed: int) -> "PPO":
     """The RLlib algorithm, its runner and its learner in this process."""
+    logging.getLogger("ray.rllib").setLevel(logging.ERROR)  # it announces its own defaults as warnings
     return ppo_config(make_env, module, config, seed).build_algo()
 
 
