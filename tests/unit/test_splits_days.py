@@ -37,7 +37,9 @@ def test_split_when_there_is_one_day_then_says_how_to_get_another():
 
 
 def test_split_when_all_days_are_held_out_then_names_the_limit():
-    with pytest.raises(InputError, match="test_days 3 leaves no day to train on: there are 3 days.*hold out 2 or fewer"):
+    with pytest.raises(
+        InputError, match="test_days 3 leaves no day to train on: there are 3 days.*hold out 2 or fewer"
+    ):
         split_days(partitions("2024-03-04", "2024-03-05", "2024-03-06"), 3)
 
 
