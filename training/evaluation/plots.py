@@ -152,7 +152,7 @@ def decomposition(policies: Mapping[str, Mapping[str, Any]]) -> "Figure":
 
 
 def time_of_day(orders: Mapping[str, NDArray[np.void]], minute: NDArray[np.int64], names: Sequence[str]) -> "Figure":
-    """Mean cost of `names` by half-hour of the venue's day; `minute` (N,): local minute at which each parent arrived."""
+    """Mean cost of `names` by half-hour of the venue's day; `minute` (N,) is the local minute of each arrival."""
     import plotly.graph_objects as go
 
     figure = go.Figure()

@@ -1,0 +1,202 @@
+"""The evaluate stage on a small market of a random walk: real books, real bundles, the one fill engine."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from feature_repo.errors import InputError
+from feature_repo.lake import Partition
+from feature_repo.ticks.instruments import Instrument, SessionWindow, save_instruments
+from training.evaluation.config import EvaluationConfig
+from training.evaluation.evaluate import evaluate
+
+DAYS = ("2024-01-02", "2024-01-03", "2024-01-04")
+NS = 1_000_000_000
+CONFIG = EvaluationConfig(draws=499, execution={"horizon_s": 300, "lots": 40, "start_every_s": 300})
+BASELINES = {
+    "immediate", "random", "twap_market", "twap_passive", "carry", "imbalance_rule", "vwap_market", "almgren_chriss",
+}  # fmt: skip
+PARTS = ("spread_bps", "impact_bps", "timing_bps", "fees_bps")
+
+
+def write_day(root: Path, instrument: Instrument, date: str, rng: np.random.Generator) -> None:
+    from feature_repo.pipeline.books import Book, write_book
+    from feature_repo.pipeline.kernels import FEATURES
+
+    ((opens, closes),) = instrument.session_ns(date)
+    ts = np.arange(opens + NS, closes, NS // 2, dtype=np.int64)
+    count, levels = len(ts), np.arange(3)
+    bid = 10_000 + np.cumsum(rng.choice([-1, 0, 0, 0, 1], count))
+    ask = bid + rng.choice([1, 2], count)
+    sizes = rng.integers(5, 60, (2, count, 3)).astype(np.int32)
+    traded = rng.random(count) < 0.3
+    aggressor = np.where(traded, rng.choice([-1, 1], count), 0).astype(np.int8)
+    price = np.where(aggressor > 0, ask, bid)
+    book = Book(
+        ts_ns=ts,
+        bid_px=(bid[:, None] - levels).astype(np.int32), bid_sz=sizes[0],
+        ask_px=(ask[:, None] + levels).astype(np.int32), ask_sz=sizes[1],
+        trade_px=np.where(traded, price, 0).astype(np.int32),
+        trade_sz=np.where(traded, rng.integers(1, 40, count), 0).astype(np.int32),
+        trade_side=aggressor,
+    )  # fmt: skip
+    folder = Partition(instrument.venue, instrument.symbol, date).folder(root)
+    folder.mkdir(parents=True)
+    write_book(book, folder / "book.parquet")
+    seconds = np.arange(opens, closes, NS, dtype=np.int64)
+    columns = {"ts_ns": pa.array(seconds)}
+    columns |= {name: pa.array(rng.normal(size=len(seconds)).astype(np.float32)) for name in FEATURES}
+    pq.write_table(pa.table(columns), folder / "features.parquet")
+
+
+def market(root: Path, synthetic: bool = True, days: tuple[str, ...] = DAYS, close: str = "11:00:00") -> Path:
+    window = SessionWindow("09:30:00", close)
+    instrument = Instrument(
+        "X", "A", 0.01, 1.0, "USD", "America/New_York", (window,), 3, False, 1_000_000, synthetic
+    )
+    rng = np.random.default_rng(5)
+    for date in days:
+        write_day(root, instrument, date, rng)
+    save_instruments([instrument], root)
+    return root
+
+
+def crossing_bundle(folder: Path, training_days: list[str]) -> Path:
+    """A bundle that crosses whenever it may: plainly dearer than resting in a market of no drift."""
+    from onnx import helper
+
+    from serving.contracts.bundle import write_bundle
+    from serving.contracts.observation import ACTION_NAMES, OBSERVATION_NAMES
+    from training.execution.config import ExecutionConfig
+    from training.execution.export import masked_policy_model
+
+    weights = np.zeros((len(OBSERVATION_NAMES), len(ACTION_NAMES)), np.float32)
+    bias = np.array([0.0, 1.0, 0.5, 2.0], np.float32)
+    nodes = [helper.make_node("Gemm", ["observation", "w", "b"], ["raw_logits"])]
+    model = masked_policy_model(
+        nodes, {"w": weights, "b": bias}, "raw_logits", len(OBSERVATION_NAMES), len(ACTION_NAMES)
+    )
+    metadata = {
+        "kind": "ppo", "execution": ExecutionConfig(**CONFIG.execution).to_dict(),
+        "feature_names": [], "horizons_s": [], "seed": 3, "training_days": training_days, "data_fingerprint": None, "versions": {},
+    }  # fmt: skip
+    write_bundle(folder, model, None, metadata)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    from training.execution.static_rule import write_bundle_zero
+
+    root = tmp_path_factory.mktemp("bundles")
+    write_bundle_zero(root / "zero")
+    return {"agent": crossing_bundle(root / "agent", [DAYS[0]]), "champion": root / "zero"}
+
+
+@pytest.fixture(scope="module")
+def features(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return market(tmp_path_factory.mktemp("features"))
+
+
+@pytest.fixture(scope="module")
+def evaluated(features: Path, bundles: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    out = tmp_path_factory.mktemp("out")
+    seen: list[tuple[int, int, str]] = []
+    summary = evaluate(features, None, bundles, out, CONFIG, lambda *step: seen.append(step))
+    return {"out": out, "summary": summary, "result": json.loads((out / "evaluation.json").read_text()), "seen": seen}
+
+
+def test_evaluate_when_run_then_every_policy_meets_every_parent(evaluated: dict[str, Any]) -> None:
+    orders = pq.read_table(evaluated["out"] / "orders.parquet").to_pandas()
+    assert set(orders["policy"]) == BASELINES | {"agent", "champion"}
+    parents = ["instrument_id", "date", "start_ns", "side", "quantity_lots"]
+    first = orders[orders["policy"] == "agent"][parents].reset_index(drop=True)
+    for name in set(orders["policy"]):
+        assert first.equals(orders[orders["policy"] == name][parents].reset_index(drop=True))
+    assert set(orders["date"]) == {DAYS[-1]}  # held-out days only
+    assert (first["side"] == 1).sum() == (first["side"] == -1).sum() > 10
+
+
+def test_evaluate_when_run_then_parts_of_every_order_sum_to_its_cost(evaluated: dict[str, Any]) -> None:
+    orders = pq.read_table(evaluated["out"] / "orders.parquet").to_pandas()
+    assert np.allclose(orders[list(PARTS)].sum(axis=1), orders["is_bps"], atol=1e-9)
+    assert orders["completion"].between(0, 1).all() and orders["passive_share"].between(0, 1).all()
+    for row in evaluated["result"]["policies"].values():
+        assert sum(row[part] for part in PARTS) == pytest.approx(row["mean_is_bps"])
+
+
+def test_evaluate_when_agent_is_worse_then_established_as_dearer_never_as_better(evaluated: dict[str, Any]) -> None:
+    primary = evaluated["result"]["comparisons"][0]
+    assert (primary["a"], primary["b"], primary["primary"]) == ("agent", "champion", True)
+    assert primary["mean_diff_bps"] > 0
+    assert primary["verdict"] != "lower cost"
+    assert not evaluated["result"]["policies"]["agent"]["established"]
+
+
+def test_evaluate_when_run_then_embargo_latency_and_calibration_are_stated(evaluated: dict[str, Any]) -> None:
+    result = evaluated["result"]
+    splits = result["splits"]
+    assert splits["test_days"] == [DAYS[-1]] and splits["train_days"] == list(DAYS[:-1])
+    assert splits["embargo_held"] and splits["gap_ns"] > splits["embargo_ns"] > 300 * NS
+    assert splits["parents_left_out"] == 0
+    assert result["latency"] == {"X:A": "1 ms"}
+    assert result["calibration"]["X:A"]["sigma_bps"] > 0 and result["calibration"]["X:A"]["eta_bps"] > 0
+    assert result["fill_model"] == "conservative" and result["clusters"] == "half hour"
+
+
+def test_evaluate_when_run_then_report_says_synthetic_and_progress_reaches_the_end(evaluated: dict[str, Any]) -> None:
+    page = (evaluated["out"] / "report.html").read_text()
+    assert "SYNTHETIC" in page.split("</title>")[0][-80:]
+    assert "One order, worked" in page and "One training seed was evaluated" in page
+    assert evaluated["summary"]["report"] == "report.html"
+    assert evaluated["seen"][-1] == (10, 10, "policies")
+    assert set(evaluated["summary"]["policies"]) == BASELINES | {"agent", "champion"}
+
+
+def test_evaluate_when_run_again_then_bytes_are_the_same(
+    evaluated: dict[str, Any], features: Path, bundles: dict[str, Path], tmp_path: Path
+) -> None:
+    evaluate(features, None, bundles, tmp_path, CONFIG)
+    for path in sorted(evaluated["out"].iterdir()):
+        assert path.read_bytes() == (tmp_path / path.name).read_bytes(), path.name
+
+
+def test_evaluate_when_two_names_hold_one_bundle_then_no_difference_is_claimed(
+    features: Path, bundles: dict[str, Path], tmp_path: Path
+) -> None:
+    twins = {"agent": bundles["champion"], "champion": bundles["champion"]}
+    summary = evaluate(features, None, twins, tmp_path, CONFIG)
+    primary = summary["comparisons"][0]
+    assert primary["mean_diff_bps"] == 0.0 and primary["p"] == 1.0 and not primary["established"]
+
+
+def test_evaluate_when_market_is_real_then_nothing_says_synthetic(bundles: dict[str, Path], tmp_path: Path) -> None:
+    root = market(tmp_path / "features", synthetic=False, days=DAYS[1:], close="10:00:00")
+    (tmp_path / "out").mkdir()
+    evaluate(root, None, bundles, tmp_path / "out", CONFIG)
+    assert "SYNTHETIC" not in (tmp_path / "out" / "report.html").read_text().split("</title>")[0][-80:]
+    assert "SYNTHETIC" not in (tmp_path / "out" / "tca_table.md").read_text()
+
+
+def test_evaluate_when_bundle_was_trained_on_a_test_day_then_refused(features: Path, tmp_path: Path) -> None:
+    seen = crossing_bundle(tmp_path / "agent", list(DAYS))
+    with pytest.raises(InputError, match=f"trained on test day {DAYS[-1]}"):
+        evaluate(features, None, {"agent": seen}, tmp_path, CONFIG)
+
+
+def test_evaluate_when_bundle_takes_a_baselines_name_then_refused(
+    features: Path, bundles: dict[str, Path], tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match="twap_market is the name of a baseline"):
+        evaluate(features, None, {"agent": bundles["agent"], "twap_market": bundles["champion"]}, tmp_path, CONFIG)
+
+
+def test_evaluate_when_there_is_one_day_then_says_to_widen(bundles: dict[str, Path], tmp_path: Path) -> None:
+    root = market(tmp_path / "features", days=DAYS[:1], close="09:50:00")
+    with pytest.raises(InputError, match="no day left to test on"):
+        evaluate(root, None, bundles, tmp_path, CONFIG)
