@@ -1,7 +1,7 @@
 """What a policy sees and may do: names, bounds and the kernels that build both, shared by training and serving.
 
 Everything directional is multiplied by the parent's side, so that a sell in a mirrored market looks like a buy.
-Prices are integers in ticks, sizes integers in lots; an observation is `(D,) float32` in the order of OBSERVATION_NAMES.
+Prices are integers in ticks, sizes in lots; an observation is `(D,) float32` in the order of OBSERVATION_NAMES.
 """
 
 import numpy as np
@@ -65,19 +65,21 @@ def directional_signs() -> NDArray[np.float32]:
 
 
 @njit(cache=True)
-def scheduled_lots(lots, step, slices):
+def scheduled_lots(lots: int, step: int, slices: int) -> int:
     """Lots that the even (TWAP) schedule has sent by the end of slice `step` (0-based): integers that sum to `lots`."""
     return lots * min(step + 1, slices) // slices
 
 
 @njit(cache=True)
-def due_lots(lots, filled, step, slices, ahead_slices):
+def due_lots(lots: int, filled: int, step: int, slices: int, ahead_slices: int) -> int:
     """Lots that may be asked for now: up to the schedule of `ahead_slices` slices from now, never more than remain."""
     return max(0, min(lots - filled, scheduled_lots(lots, step + ahead_slices, slices) - filled))
 
 
 @njit(cache=True)
-def allowed_actions(mask, due, own_px, own_sz, opp_px, opp_sz):
+def allowed_actions(
+    mask: NDArray[np.float32], due: int, own_px: int, own_sz: int, opp_px: int, opp_sz: int
+) -> None:
     """Write `mask (4,)`: 1 for actions that are possible. WAIT always is.
 
     PLACE needs lots due and a best price on the own side; IMPROVE a spread of two ticks or more besides; CROSS lots due
@@ -91,9 +93,10 @@ def allowed_actions(mask, due, own_px, own_sz, opp_px, opp_sz):
 
 @njit(cache=True)
 def private_state(
-    out, side, lots, filled, time_left_fraction, due, slices, rest_px, rest_lots, rest_ahead,
-    own_px, own_sz, opp_px, opp_sz, mid2, arrival_mid2,
-):  # fmt: skip
+    out: NDArray[np.float32], side: int, lots: int, filled: int, time_left_fraction: float, due: int, slices: int,
+    rest_px: int, rest_lots: int, rest_ahead: int, own_px: int, own_sz: int, opp_px: int, opp_sz: int,
+    mid2: int, arrival_mid2: int,
+) -> None:  # fmt: skip
     """Write the private elements into `out[:P]`; see PRIVATE_NAMES. `due` may be negative (ahead of the schedule)."""
     remaining = lots - filled
     out[0] = remaining / lots
@@ -112,7 +115,10 @@ def private_state(
 
 
 @njit(cache=True)
-def finish_observation(out, private_size, features, forecasts, missing, side, signs, low, high):
+def finish_observation(
+    out: NDArray[np.float32], private_size: int, features: NDArray[np.float32], forecasts: NDArray[np.float32],
+    missing: float, side: int, signs: NDArray[np.float32], low: NDArray[np.float32], high: NDArray[np.float32],
+) -> int:  # fmt: skip
     """Add market features, forecasts and the missing flag behind the private elements, sign and clip them all.
 
     Returns the index of the first element that is NaN or infinite, -1 where all are finite.
@@ -139,10 +145,10 @@ def build_observation(
     forecasts: NDArray[np.float32] | None,
     side: int,
 ) -> NDArray[np.float32]:
-    """One observation `(D,) float32` from private elements `(P,)`, a market feature row `(F,)` and forecasts `(H,)` in bps.
+    """One observation `(D,) float32` from private elements `(P,)`, market features `(F,)` and forecasts `(H,)` in bps.
 
-    `forecasts` None means missing. The environment runs the same kernels. Raises InputError for wrong shapes, an unknown
-    side, and NaN or infinity, naming the element.
+    `forecasts` None means missing. The environment runs the same kernels. Raises InputError for wrong shapes, an
+    unknown side, and NaN or infinity, naming the element.
     """
     values = np.zeros(len(FORECAST_HORIZONS_S), np.float32) if forecasts is None else np.asarray(forecasts, np.float32)
     wanted = ((len(PRIVATE_NAMES),), (len(MARKET_NAMES),), (len(FORECAST_NAMES),))

@@ -72,7 +72,7 @@ def test_risk_aversion_only_subtracts_the_reported_risk(day):
 
 @pytest.mark.parametrize(
     ("lots", "start", "message"),
-    [(10**9, 300, "exceeds the day's volume"), (60, 6800, "session window closes"), (0, 300, "0 lots"), (60, -5, "window")],
+    [(10**9, 300, "exceeds the day's volume"), (60, 6800, "window closes"), (0, 300, "0 lots"), (60, -5, "window")],
 )
 def test_environment_when_the_day_cannot_hold_the_parent_then_names_the_values(day, lots, start, message):
     with pytest.raises(InputError, match=message):

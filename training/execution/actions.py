@@ -69,8 +69,8 @@ def best_prices(tape, state):
 def send_action(tape, state, action, due, now_ns):
     """Turn an allowed action into a message.
 
-    WAIT cancels what rests. PLACE rests `due` lots at the own best price, IMPROVE one tick inside the spread. CROSS takes
-    `due` lots at once from the visible book (IOC, no price limit) and leaves nothing resting.
+    WAIT cancels what rests. PLACE rests `due` lots at the own best price, IMPROVE one tick inside the spread. CROSS
+    takes `due` lots at once from the visible book (IOC, no price limit) and leaves nothing resting.
     """
     own_px, _, _, _ = best_prices(tape, state)
     if action == WAIT:
@@ -122,7 +122,7 @@ def step_episode(tape, state, action, settings, taken_px, taken_lots, episode, f
     own_px, own_sz, opp_px, opp_sz = best_prices(tape, state)
     due = due_lots(state.lots, state.filled, state.step, settings.slices, settings.ahead_slices)
     possible = action == WAIT
-    if action == PLACE or action == IMPROVE:
+    if action in (PLACE, IMPROVE):
         possible = due > 0 and own_sz > 0
         if action == IMPROVE:
             possible = possible and opp_sz > 0 and abs(opp_px - own_px) > 1

@@ -55,6 +55,7 @@ class TwapPassive:
     """
 
     def __init__(self, substeps: int = 1) -> None:
+        """`substeps` decisions a slice."""
         self.name, self.substeps = "twap_passive", substeps
 
     def decide(self, batch: DecisionBatch) -> NDArray[np.void]:
@@ -73,6 +74,7 @@ class Carry:
     """Rest everything due at the own best price throughout; what is left is swept at the horizon."""
 
     def __init__(self, substeps: int = 1) -> None:
+        """`substeps` decisions a slice."""
         self.name, self.substeps = "carry", substeps
 
     def decide(self, batch: DecisionBatch) -> NDArray[np.void]:
@@ -84,6 +86,7 @@ class ImbalanceRule:
     """Carry, but cross the lots due when the opposite queue's share of the best sizes falls below `threshold`."""
 
     def __init__(self, threshold: float = 0.2, substeps: int = 1) -> None:
+        """Cross below `threshold`, a share in [0, 1]; `substeps` decisions a slice."""
         if not 0 <= threshold <= 1:
             raise InputError(f"imbalance threshold {threshold} must lie in [0, 1]")
         self.name, self.substeps, self.threshold = "imbalance_rule", substeps, threshold
@@ -141,10 +144,11 @@ class _CumulativeCurve:
 class AlmgrenChriss:
     """The closed-form schedule of Almgren and Chriss (2000, eqs. 15 to 18) by market orders.
 
-    With time in horizons and quantity in parents, minimise E + risk_aversion x Var of the cost in bps: temporary impact
-    `eta_bps` (cost of trading the whole parent evenly over the horizon), permanent impact `gamma_bps` (price move caused
-    by the whole parent), volatility `sigma_bps` over a horizon. With tau = 1/slices and eta~ = eta - gamma tau / 2,
-    cosh(kappa tau) = 1 + tau^2 risk_aversion sigma^2 / (2 eta~), and the share still open at u is sinh(kappa (1 - u)) / sinh(kappa).
+    With time in horizons and quantity in parents, minimise E + risk_aversion x Var of the cost in bps: temporary
+    impact `eta_bps` (cost of trading the whole parent evenly over the horizon), permanent impact `gamma_bps` (price
+    move caused by the whole parent), volatility `sigma_bps` over a horizon. With tau = 1/slices and
+    eta~ = eta - gamma tau / 2, cosh(kappa tau) = 1 + tau^2 risk_aversion sigma^2 / (2 eta~), and the share still open
+    at u is sinh(kappa (1 - u)) / sinh(kappa).
     Raises InputError for negative or not finite values, and where gamma leaves no temporary impact.
     """
 
@@ -153,9 +157,10 @@ class AlmgrenChriss:
     def __init__(
         self, risk_aversion: float = 0.1, eta_bps: float = 1.5, gamma_bps: float = 0.5, sigma_bps: float = 8.0
     ) -> None:
+        """Costs and risk per parent and horizon, see the class."""
         values = (risk_aversion, eta_bps, gamma_bps, sigma_bps)
         if not all(np.isfinite(v) and v >= 0 for v in values):
-            raise InputError(f"risk_aversion, eta_bps, gamma_bps, sigma_bps = {values}: must be finite and not negative")
+            raise InputError(f"risk_aversion, eta_bps, gamma_bps, sigma_bps {values}: give finite values from 0 up")
         self.risk_aversion, self.eta_bps, self.gamma_bps, self.sigma_bps = values
 
     def kappa(self, slices: int) -> float:
@@ -163,7 +168,8 @@ class AlmgrenChriss:
         tau = 1.0 / slices
         eta = self.eta_bps - 0.5 * self.gamma_bps * tau
         if eta <= 0:
-            raise InputError(f"eta_bps {self.eta_bps} must exceed gamma_bps / (2 slices) = {0.5 * self.gamma_bps * tau:g}")
+            limit = 0.5 * self.gamma_bps * tau
+            raise InputError(f"eta_bps {self.eta_bps} must exceed gamma_bps / (2 slices) = {limit:g}")
         return float(np.arccosh(1.0 + 0.5 * tau**2 * self.risk_aversion * self.sigma_bps**2 / eta) / tau)
 
     def open_share(self, done: float, slices: int) -> float:

@@ -42,7 +42,7 @@ class ExecutionConfig:
                 "must be at least 1, 0 and 1"
             )
         if self.ahead_slices < 0 or self.risk_aversion < 0:
-            raise InputError(f"ahead_slices {self.ahead_slices} and risk_aversion {self.risk_aversion} must not be negative")
+            raise InputError(f"ahead_slices {self.ahead_slices}, risk_aversion {self.risk_aversion}: give 0 or more")
         if self.latency_ns is not None and not 0 <= self.latency_ns < self.decision_interval_s * NS:
             raise InputError(f"latency_ns {self.latency_ns} must be shorter than a decision interval and not negative")
 
@@ -68,7 +68,8 @@ class ExecutionConfig:
     @staticmethod
     def from_dict(values: dict[str, Any]) -> "ExecutionConfig":
         """Settings from plain values; raises InputError on a name that is not one."""
-        unknown = set(values) - set(ExecutionConfig.__dataclass_fields__)
+        known = sorted(ExecutionConfig.__dataclass_fields__)
+        unknown = sorted(set(values) - set(known))
         if unknown:
-            raise InputError(f"unknown execution settings {sorted(unknown)}; known: {sorted(ExecutionConfig.__dataclass_fields__)}")
+            raise InputError(f"unknown execution settings {unknown}; known: {known}")
         return ExecutionConfig(**values)

@@ -31,9 +31,10 @@ def observation_space() -> spaces.Dict:
 class ExecutionEnv(gym.Env[Observation, np.int64]):
     """Work one parent order over its horizon.
 
-    Episode. `reset` draws a parent (a day uniformly, then an arrival second in its session windows, then a side) or takes
-    `options={"parent": ParentOrder(...)}`. A decision is due every `decision_interval_s`; at the horizon what remains is
-    swept by force. The episode terminates when the parent is filled, by that sweep at the latest; it is never truncated.
+    Episode. `reset` draws a parent (a day uniformly, then an arrival second in its session windows, then a side) or
+    takes `options={"parent": ParentOrder(...)}`. A decision is due every `decision_interval_s`; at the horizon what
+    remains is swept by force. The episode terminates when the parent is filled, by that sweep at the latest; it is
+    never truncated.
 
     Observation: `observation` (D,) float32, unnormalised, and `action_mask` (4,) float32 with 1 for what is possible.
 
@@ -65,10 +66,11 @@ class ExecutionEnv(gym.Env[Observation, np.int64]):
     | 2 improve | rest `due` lots one tick inside the spread; masked where the spread is one tick |
     | 3 cross | take `due` lots from the visible book at once (IOC) |
 
-    Placing again at the same price keeps the queue place; lots added to it join the back. A masked action is played as wait and counted.
+    Placing again at the same price keeps the queue place; lots added to it join the back. A masked action is played as
+    wait and counted.
 
-    Reward, bps of the parent's arrival value: minus the change of the shortfall with the open lots marked at the mid. The
-    undiscounted sum is minus the implementation shortfall, fees included. `risk_aversion` > 0 also subtracts
+    Reward, bps of the parent's arrival value: minus the change of the shortfall with the open lots marked at the mid.
+    The undiscounted sum is minus the implementation shortfall, fees included. `risk_aversion` > 0 also subtracts
     risk_aversion x (open share x mid move of the step in bps)^2. After the last step `info` holds `is_bps`, `risk`,
     `passive_share`, `masked` and `extrapolated_lots`.
 
@@ -78,7 +80,10 @@ class ExecutionEnv(gym.Env[Observation, np.int64]):
 
     metadata = {"render_modes": []}
 
-    def __init__(self, days: Sequence[MarketDay], config: ExecutionConfig | None = None, seed: int | None = None) -> None:
+    def __init__(
+        self, days: Sequence[MarketDay], config: ExecutionConfig | None = None, seed: int | None = None
+    ) -> None:
+        """Episodes over `days`; `seed` starts the generator that draws parents."""
         self.config = config or ExecutionConfig()
         self.observation_space = observation_space()
         self.action_space = spaces.Discrete(len(ACTION_NAMES))
@@ -100,7 +105,8 @@ class ExecutionEnv(gym.Env[Observation, np.int64]):
             rows = parent.row()
             check_parents(self._days, rows, self.config)
             if parent.horizon_ns != self.config.horizon_ns:
-                raise InputError(f"parent horizon {parent.horizon_ns} ns is not the environment's {self.config.horizon_ns} ns")
+                wanted = self.config.horizon_ns
+                raise InputError(f"parent horizon {parent.horizon_ns} ns is not the environment's {wanted} ns")
         else:
             rows = self._sampler.draw(self.np_random, 1)
         self._engine.start(rows)

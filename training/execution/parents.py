@@ -52,8 +52,8 @@ def check_parents(days: Sequence[MarketDay], parents: NDArray[np.void], config: 
         if not any(opens <= start and end <= closes for opens, closes in day.windows):
             closes = max((c for o, c in day.windows if o <= start), default=day.windows[0][1])
             raise InputError(
-                f"parent from {start} ns with horizon {int(parent['horizon_ns']) / NS:g} s needs the market until {end} ns, "
-                f"but its session window closes at {closes} ns ({where}): start earlier or shorten the horizon"
+                f"parent from {start} ns with horizon {int(parent['horizon_ns']) / NS:g} s needs the market until "
+                f"{end} ns, but its session window closes at {closes} ns ({where}): start earlier"
             )
         if start < first_start_ns(day) or end > int(day.book.ts_ns[-1]):
             raise InputError(
@@ -84,7 +84,7 @@ def start_spans(day: MarketDay, config: ExecutionConfig) -> list[tuple[int, int,
 
 
 def parent_grid(days: Sequence[MarketDay], config: ExecutionConfig) -> NDArray[np.void]:
-    """Every `start_every_s` from the first possible arrival of each window, a buy and a sell each; PARENT_DTYPE, in time order.
+    """A buy and a sell every `start_every_s` from `first_start_s` of each window; PARENT_DTYPE, days in time order.
 
     Raises InputError where no day has room for one.
     """
@@ -97,7 +97,7 @@ def parent_grid(days: Sequence[MarketDay], config: ExecutionConfig) -> NDArray[n
             for at in range(start, last + 1, step):
                 rows += [(index, 1, lots, at, config.horizon_ns), (index, -1, lots, at, config.horizon_ns)]
     if not rows:
-        raise InputError(f"no session window has room for a horizon of {config.horizon_s} s: shorten it or give other days")
+        raise InputError(f"no session window has room for a horizon of {config.horizon_s} s: shorten it")
     parents = np.array(rows, PARENT_DTYPE)
     check_parents(days, parents, config)
     return parents
@@ -107,6 +107,7 @@ class ParentSampler:
     """Draws parents uniformly over days, then over the day's possible arrival seconds, then over the sides."""
 
     def __init__(self, days: Sequence[MarketDay], config: ExecutionConfig) -> None:
+        """Find the spans of `days` in which a parent fits; InputError where there is none."""
         self._config = config
         self._lots = np.array([parent_lots(day, config) for day in days], np.int64)
         spans = [start_spans(day, config) for day in days]

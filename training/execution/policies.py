@@ -1,4 +1,4 @@
-"""What a policy is: something that, seeing N parents in lockstep, sends one message each; and policies made of actions."""
+"""What a policy is: it sees N parents in lockstep and sends one message each; and policies made of actions."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -76,6 +76,7 @@ class ModelPolicy:
     substeps = 1
 
     def __init__(self, name: str, decide_fn: DecideFn) -> None:
+        """Wrap `decide_fn` under the `name` that results carry."""
         self.name = name
         self.act = decide_fn
 
@@ -84,6 +85,7 @@ class RandomPolicy(ModelPolicy):
     """Uniform over the possible actions, seeded."""
 
     def __init__(self, seed: int = 0) -> None:
+        """Every run with this `seed` draws the same."""
         self._seed = seed
         super().__init__("random", self._draw)
         self.restart()

@@ -62,8 +62,8 @@ def run_policy(
 ) -> RunResult:
     """Work all `parents` (PARENT_DTYPE) with `policy`; `record` lists parents whose fills are kept.
 
-    All policies meet the same book, latency and fill model; parents do not see each other. Raises InputError for parents
-    that their day cannot hold.
+    All policies meet the same book, latency and fill model; parents do not see each other. Raises InputError for
+    parents that their day cannot hold.
     """
     check_parents(days, parents, config)
     count = len(parents)

@@ -27,7 +27,7 @@ class ExecutionVectorEnv(VectorEnv[Observation, NDArray[np.int64], NDArray[Any]]
 
     Observations are batched: `{"observation": (N, D) float32, "action_mask": (N, 4) float32}`, fresh arrays each step.
     Autoreset is Gymnasium's NEXT_STEP: the step after an episode's end ignores its action, resets that episode with a
-    newly drawn parent, and returns reward 0 with both flags False. `reset(options={"parents": PARENT_DTYPE array (N,)})`
+    newly drawn parent, and returns reward 0 with both flags False. `reset(options={"parents": PARENT_DTYPE (N,)})`
     starts given parents instead of drawn ones. Infos hold, where episodes ended, `(N,)` arrays of ExecutionEnv's infos
     with Gymnasium's `_name` masks. All days and books are shared between the episodes.
     """
@@ -41,6 +41,7 @@ class ExecutionVectorEnv(VectorEnv[Observation, NDArray[np.int64], NDArray[Any]]
         num_envs: int = 64,
         seed: int | None = None,
     ) -> None:
+        """`num_envs` episodes over `days`; `seed` starts the generator that draws parents."""
         if num_envs < 1:
             raise InputError(f"num_envs {num_envs} must be at least 1")
         self.config = config or ExecutionConfig()

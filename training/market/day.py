@@ -1,4 +1,4 @@
-"""One prepared trading day for the simulator: book, features and forecasts, aligned, and what earlier days tell of it."""
+"""One prepared trading day for the simulator: book, features, forecasts, aligned, and what earlier days tell of it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from feature_repo.errors import InputError
 from feature_repo.lake import Partition
 from feature_repo.ticks.instruments import Instrument, load_instruments
+from serving.contracts.observation import FORECAST_HORIZONS_S, FORECAST_NAMES
 
 if TYPE_CHECKING:
     from feature_repo.pipeline.books import Book
@@ -23,8 +24,8 @@ class MarketDay:
     """Everything that an episode on one day may see or meet; arrays are shared and never written.
 
     `features (M, F) float32` and `forecasts (M, H) float32, bps` have one row per `feature_ns (M,) int64`;
-    `forecast_missing (M,) float32` is 1 where no model was old enough. Rows without valid features are left out, so that the
-    row in force at t is the last one with `feature_ns <= t`.
+    `forecast_missing (M,) float32` is 1 where no model was old enough. Rows without a valid book are left out, so that
+    the row in force at t is the last one with `feature_ns <= t`.
     """
 
     instrument: Instrument
@@ -55,7 +56,7 @@ class MarketDay:
         return 2e4 / (int(self.book.bid_px[first, 0]) + int(self.book.ask_px[first, 0]))
 
     def bucket_edges(self) -> NDArray[np.int64]:
-        """Starts of the 5-minute buckets of all session windows in time order, `(B,) int64` ns; a last one may be short."""
+        """Starts of the 5-minute buckets of all session windows in time order, `(B,) int64` ns."""
         return np.concatenate([np.arange(opens, closes, BUCKET_NS, dtype=np.int64) for opens, closes in self.windows])
 
     def bucket_volume(self) -> NDArray[np.float64]:
@@ -63,13 +64,15 @@ class MarketDay:
         traded = self.book.trade_sz > 0
         where = np.searchsorted(self.bucket_edges(), self.book.ts_ns[traded], side="right") - 1
         weights = self.book.trade_sz[traded].astype(np.float64)
-        return np.bincount(np.maximum(where, 0), weights=weights, minlength=len(self.bucket_edges()))
+        volume = np.bincount(np.maximum(where, 0), weights=weights, minlength=len(self.bucket_edges()))
+        return volume.astype(np.float64)
 
 
 def load_market_day(features_dir: Path, forecasts_dir: Path | None, partition: Partition) -> MarketDay:
     """Read book, features and (where `forecasts_dir` is given) forecasts of one partition.
 
-    Raises InputError where a file is absent, columns are missing, rows do not agree, time runs backwards, or no feature row is valid.
+    Raises InputError where a file is absent, columns are missing, rows do not agree, time runs backwards, or no feature
+    row is valid.
     """
     from feature_repo.pipeline.books import load_book
     from feature_repo.pipeline.kernels import FEATURES
@@ -80,13 +83,16 @@ def load_market_day(features_dir: Path, forecasts_dir: Path | None, partition: P
     instrument = instruments[partition.instrument_id]
     names = tuple(FEATURES)
     path = partition.folder(features_dir) / "features.parquet"
-    table = _read(path, ("ts_ns", *names))
+    table = _read(path, ("ts_ns", *names, "book_valid"))
     feature_ns = table["ts_ns"].astype(np.int64)
     features = np.column_stack([table[name] for name in names]).astype(np.float32)
-    horizons, forecasts, missing = _forecasts(forecasts_dir, partition, feature_ns)
-    valid = np.isfinite(features).all(axis=1) & np.isfinite(forecasts).all(axis=1)
+    forecasts, missing = _forecasts(forecasts_dir, partition, feature_ns)
+    finite = np.isfinite(features).all(axis=1) & np.isfinite(forecasts).all(axis=1)
+    if not finite.all():
+        raise InputError(f"{path}: {int((~finite).sum())} of {len(finite)} rows are not finite; build features again")
+    valid = np.asarray(table["book_valid"] != 0, bool)
     if not valid.any():
-        raise InputError(f"{path}: no row of {len(valid)} has finite features; the day cannot be traded")
+        raise InputError(f"{path}: no row of {len(valid)} has a valid book; the day cannot be traded")
     book = load_book(features_dir, partition)
     if np.any(np.diff(book.ts_ns) < 0) or np.any(np.diff(feature_ns) <= 0):
         raise InputError(f"{path.parent}: time runs backwards in the book or its features; build them again")
@@ -97,7 +103,7 @@ def load_market_day(features_dir: Path, forecasts_dir: Path | None, partition: P
         feature_names=names,
         feature_ns=feature_ns[valid],
         features=np.ascontiguousarray(features[valid]),
-        horizons_s=horizons,
+        horizons_s=FORECAST_HORIZONS_S,
         forecasts=np.ascontiguousarray(forecasts[valid]),
         forecast_missing=missing[valid],
         windows=tuple(instrument.session_ns(partition.date)),
@@ -178,10 +184,10 @@ def _read(path: Path, columns: Sequence[str]) -> dict[str, NDArray[np.float64]]:
 
 def _forecasts(
     forecasts_dir: Path | None, partition: Partition, feature_ns: NDArray[np.int64]
-) -> tuple[tuple[int, ...], NDArray[np.float32], NDArray[np.float32]]:
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     rows = len(feature_ns)
     if forecasts_dir is None:
-        return (), np.zeros((rows, 0), np.float32), np.ones(rows, np.float32)
+        return np.zeros((rows, len(FORECAST_NAMES)), np.float32), np.ones(rows, np.float32)
     import pyarrow.parquet as pq
 
     path = partition.folder(forecasts_dir) / "forecasts.parquet"
@@ -189,13 +195,11 @@ def _forecasts(
         present = pq.read_schema(path).names
     except OSError as error:
         raise InputError(f"{path}: no forecasts for this day ({error}); train the signal on it first") from error
-    prefix, suffix = "forecast_", "s_bps"
-    horizons = tuple(
-        sorted(int(n[len(prefix) : -len(suffix)]) for n in present if n.startswith(prefix) and n.endswith(suffix))
-    )
-    names = [f"forecast_{h}s_bps" for h in horizons]
-    table = _read(path, ("ts_ns", *names, "forecast_missing"))
+    absent = [name for name in FORECAST_NAMES if name not in present]
+    if absent:
+        raise InputError(f"{path}: no {', '.join(absent)}: policies see those horizons; train the signal with them")
+    table = _read(path, ("ts_ns", *FORECAST_NAMES, "forecast_missing"))
     if not np.array_equal(table["ts_ns"], feature_ns):
-        raise InputError(f"{path}: {len(table['ts_ns'])} rows do not match the {rows} feature rows; train the signal again")
-    values = np.column_stack([table[name] for name in names]) if names else np.zeros((rows, 0))
-    return horizons, values.astype(np.float32), table["forecast_missing"].astype(np.float32)
+        raise InputError(f"{path}: its rows do not match the {rows} feature rows; train the signal again")
+    values = np.column_stack([table[name] for name in FORECAST_NAMES]).astype(np.float32)
+    return values, table["forecast_missing"].astype(np.float32)

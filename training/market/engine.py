@@ -4,8 +4,8 @@ One compiled path serves the single environment, the vector environment and the 
 
 * a message sent at t arrives at t + latency and meets the state after every row stamped up to then; on snapshot data
   it arrives with the first row stamped strictly after t (no state between two snapshots is known);
-* a replacement at the same price keeps its queue place for as many lots as rested; lots beyond that are a further order
-  that joins the back (orders added later share one place, the newest one's); at another price everything joins the back;
+* a replacement at the same price keeps its queue place for as many lots as rested; lots beyond that are a further
+  order that joins the back (orders added later share one place, the newest one's); at another price all join the back;
 * lots filled while a message is in flight come off what it asks for, first off the part that crosses, so that a
   parent is never overfilled; a newer message replaces one that has not arrived.
 """
@@ -85,7 +85,7 @@ def submit(tape, state, now_ns, rest_px, rest_lots, cross_lots, beyond, forced):
 @njit(cache=True)
 def arrive(tape, state, taken_px, taken_lots, episode, fills, fill_count):
     """Let the message in flight meet the book that stands at its arrival."""
-    ts_ns, side, depth = state.pend_ns, state.side, tape.depth
+    ts_ns, depth = state.pend_ns, tape.depth
     book = tape.rows[state.row]
     state.pend_ns = 0
     cross = max(0, state.pend_cross_lots - state.pend_filled)
@@ -219,6 +219,7 @@ class Engine:
         fill_model: str = "conservative",
         fill_capacity: int = 1,
     ) -> None:
+        """Lay the days on a tape and make room for `episodes` and for `fill_capacity` recorded fills."""
         if fill_model not in FILL_MODELS:
             raise InputError(f"fill model {fill_model!r} is not one of {', '.join(FILL_MODELS)}")
         if not days:
@@ -232,7 +233,10 @@ class Engine:
         self.fill_count = np.zeros(1, np.int64)
 
     def start(
-        self, parents: NDArray[np.void], indices: NDArray[np.int64] | None = None, record: NDArray[np.int64] | None = None
+        self,
+        parents: NDArray[np.void],
+        indices: NDArray[np.int64] | None = None,
+        record: NDArray[np.int64] | None = None,
     ) -> None:
         """Start `parents` (PARENT_DTYPE) in the episodes `indices` (all by default); `record` 1 keeps their fills.
 
@@ -244,12 +248,12 @@ class Engine:
             raise InputError(f"{len(rows)} parents for {len(where)} episodes: their numbers must agree")
         unknown = (rows["day"] < 0) | (rows["day"] >= len(self.tape.days))
         if unknown.any():
-            raise InputError(f"parent on day index {rows['day'][unknown][0]}, but the engine holds {len(self.tape.days)} days")
+            raise InputError(f"parent on day index {rows['day'][unknown][0]}; the tape holds {len(self.tape.days)}")
         flags = np.zeros(len(rows), np.int64) if record is None else np.asarray(record, np.int64)
         failed = _start_batch(self.tape, self.states, where, rows, flags)
         if failed >= 0:
             parent = rows[failed]
-            raise InputError(f"no two-sided book stands at {parent['start_ns']} ns (day index {parent['day']}): start later")
+            raise InputError(f"no two-sided book stands at {parent['start_ns']} ns (day {parent['day']}): start later")
 
     def submit(self, now_ns: NDArray[np.int64], instructions: NDArray[np.void]) -> None:
         """Send one message per unfinished episode (INSTRUCTION_DTYPE, `(N,)`), decided at `now_ns (N,) int64`."""
@@ -273,8 +277,9 @@ class Engine:
         return self.fill_rows[:count].copy()
 
     def best(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-        """Own price, own size, opposite price, opposite size at the best, each `(N,) int64`; 0 where a side is empty."""
-        return _best(self.tape, self.states)
+        """Own price, own size, opposite price and size at the best, each `(N,) int64`; 0 where a side is empty."""
+        own_px, own_sz, opp_px, opp_sz = _best(self.tape, self.states)
+        return own_px, own_sz, opp_px, opp_sz
 
 
 @njit(cache=True)

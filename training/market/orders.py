@@ -1,4 +1,4 @@
-"""The plain layouts that the market engine works on: instructions, episode state, parents, fills. Integers throughout."""
+"""The plain layouts that the market engine works on: messages, episodes, parents, fills. Integers throughout."""
 
 from enum import IntEnum
 
@@ -52,7 +52,7 @@ EPISODE_DTYPE = np.dtype(
             # parts of the shortfall, sums of half ticks * lots: their total is 2 * side * (price - arrival) * lots
             *("spread2", "timing2", "impact2"),
             "orders",  # messages that placed or replaced an order
-            # what rests, all at one price; rest_lots 0: nothing. The last back_lots of it were added later, behind more queue
+            # what rests, all at one price; rest_lots 0: nothing. Its last back_lots were added later, behind more queue
             *("rest_px", "rest_lots", "rest_ahead", "back_lots", "back_ahead"),
             # the message in flight; pend_ns 0: none
             *("pend_ns", "pend_rest_px", "pend_rest_lots", "pend_cross_lots", "pend_beyond", "pend_forced"),

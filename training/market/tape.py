@@ -26,8 +26,8 @@ DAY_DTYPE = np.dtype(
 class Tape(NamedTuple):
     """All days end to end; shared by every episode, never written.
 
-    `ts (T,) int64`; `rows (T, 4 + 4 K) int32` as `fills` describes them, with twice the mid carried forward over one-sided
-    states (0 before the first two-sided one); `feature_ns (M,) int64`, `features (M, F)`, `forecasts (M, H)`,
+    `ts (T,) int64`; `rows (T, 4 + 4 K) int32` as `fills` describes them, with twice the mid carried forward over
+    one-sided states (0 before the first two-sided one); `feature_ns (M,) int64`, `features (M, F)`, `forecasts (M, H)`,
     `missing (M,)` float32; `days` DAY_DTYPE, one row per day.
     """
 
@@ -42,7 +42,7 @@ class Tape(NamedTuple):
 
 
 def build_tape(days: Sequence["MarketDay"], latency_ns: int | None = None) -> Tape:
-    """Lay `days` end to end; `latency_ns` replaces every instrument's own rule (decision + latency, also on snapshots)."""
+    """Lay `days` end to end; `latency_ns` replaces every instrument's own rule, that of snapshots too."""
     depth = max(day.book.bid_px.shape[1] for day in days)
     info = np.zeros(len(days), DAY_DTYPE)
     row, feature = 0, 0
