@@ -98,7 +98,8 @@ def test_stage_writes_one_forecast_row_per_feature_row_by_the_contract(features,
         table = forecasts(out, partition.date)
         rows = pq.read_table(partition.folder(features) / "features.parquet", partitioning=None)
         assert table.column_names == [
-            "event_timestamp", "ts_ns", "instrument_id", "forecast_5s_bps", "forecast_10s_bps", "forecast_missing", "model_version",
+            "event_timestamp", "ts_ns", "instrument_id",
+            "forecast_5s_bps", "forecast_10s_bps", "forecast_missing", "model_version",
         ]  # fmt: skip
         assert [str(table.schema.field(name).type) for name in table.column_names] == [
             "timestamp[us, tz=UTC]", "int64", "string", "float", "float", "int8", "string",

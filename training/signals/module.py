@@ -1,8 +1,10 @@
 """The signal model: a small causal convolutional network over the last L seconds, and how Lightning trains it.
 
-Dilated causal convolutions (van den Oord et al. 2016, "WaveNet"; Bai, Kolter and Koltun 2018 on sequence models) were
-measured against a GRU of like size: they train on whole stretches of a day at once, so that neighbouring forecasts
-share their work, and cost less per forecast. docs/signals.md has the figures.
+Dilated causal convolutions (van den Oord et al. 2016, "WaveNet"; Bai, Kolter and Koltun 2018 on sequence models) train
+on whole stretches of a day at once, so that neighbouring forecasts share their work. Measured on one core with 24
+channels, 16 features and 32 rows: a training step costs 2.5 us a forecast, against 66 us for a GRU of the same width,
+which must see each window by itself; in onnxruntime a batch costs 12 us a forecast against 21 us. So every second of
+the training days is used where a GRU would have to sample.
 
 Imports torch and Lightning: import this module inside the function that needs it.
 """
