@@ -69,7 +69,12 @@ def decide(source: str, bundle: Path, evaluation_id: str, evaluation: dict[str, 
     if standing is None:
         raise InputError(f"source {source}: no champion stands after the decision; run the evaluate stage first")
     champion = version_of(source, standing[0])
-    return {**taken, "challenger": version, "version": champion.version, "name": RULE_NAMES.get(champion.kind, champion.kind)}
+    return {
+        **taken,
+        "challenger": version,
+        "version": champion.version,
+        "name": RULE_NAMES.get(champion.kind, champion.kind),
+    }
 
 
 def _taken(registry: Registry, version: int, mark: str) -> dict[str, Any] | None:

@@ -12,7 +12,9 @@ import typer
 
 from feature_repo.errors import InputError, ShortfallError
 
-app = typer.Typer(help="Shortfall: from vendor ticks to a promoted execution policy.", no_args_is_help=True, add_completion=False)
+app = typer.Typer(
+    help="Shortfall: from vendor ticks to a promoted execution policy.", no_args_is_help=True, add_completion=False
+)
 policy = typer.Typer(help="Policies of a source: list, history, promote, rollback.", no_args_is_help=True)
 app.add_typer(policy, name="policy")
 
@@ -39,17 +41,25 @@ class Stage(str, Enum):
 def nightly(
     source: Source = "synthetic",
     data: Annotated[str | None, typer.Option(help="Folder of the vendor's files")] = None,
-    symbols: Annotated[str, typer.Option(help="Symbols, separated by commas; all that the folder holds where absent")] = "",
+    symbols: Annotated[
+        str, typer.Option(help="Symbols, separated by commas; all that the folder holds where absent")
+    ] = "",
     date_from: Annotated[str | None, typer.Option("--from", help="First session date, YYYY-MM-DD")] = None,
     date_to: Annotated[str | None, typer.Option("--to", help="Last session date, YYYY-MM-DD")] = None,
     profile: Annotated[str, typer.Option(help="Training profile: quick, full, or the path of a YAML file")] = "quick",
-    test_days: Annotated[int | None, typer.Option(help="Last days held out; 1 of up to 5 days, else 2, where absent")] = None,
+    test_days: Annotated[
+        int | None, typer.Option(help="Last days held out; 1 of up to 5 days, else 2, where absent")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of training and evaluation")] = 0,
-    synthetic_days: Annotated[int, typer.Option(help="Synthetic market: session days")] = 8,
+    synthetic_days: Annotated[int, typer.Option(help="Synthetic market: session days")] = 6,
     synthetic_hours: Annotated[float, typer.Option(help="Synthetic market: hours of each session")] = 6.5,
-    synthetic_strength: Annotated[float | None, typer.Option(help="Synthetic market: planted predictability, 0 to 1")] = None,
+    synthetic_strength: Annotated[
+        float | None, typer.Option(help="Synthetic market: planted predictability, 0 to 1")
+    ] = None,
     synthetic_seed: Annotated[int, typer.Option(help="Synthetic market: seed")] = 7,
-    force: Annotated[list[Stage] | None, typer.Option(help="Do this stage again (repeatable; 'all' for every stage)")] = None,
+    force: Annotated[
+        list[Stage] | None, typer.Option(help="Do this stage again (repeatable; 'all' for every stage)")
+    ] = None,
     as_json: AsJson = False,
     verbose: Annotated[bool, typer.Option(help="Show Prefect's own log")] = False,
 ) -> None:
@@ -138,7 +148,9 @@ def policy_promote(
     version: Annotated[int, typer.Argument(help="Version to make champion")],
     reason: Annotated[str, typer.Option(help="Why, for the journal")],
     source: Source = "synthetic",
-    force: Annotated[bool, typer.Option("--force", help="Move although no evidence carries it; the journal says so")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Move although no evidence carries it; the journal says so")
+    ] = False,
 ) -> None:
     """Make a version champion: refused unless its evidence is established, or --force."""
     from flows.champions import open_registry

@@ -17,7 +17,8 @@ def closing_report(stages: list[StageResult]) -> dict[str, Any]:
     keys = ("mean_is_bps", "ci_low", "ci_high", "n")
     return {
         "stages": [
-            {"name": r.stage, "id": r.id, "status": "done", "skipped": r.skipped, "seconds": round(r.seconds, 2)} for r in stages
+            {"name": r.stage, "id": r.id, "status": "done", "skipped": r.skipped, "seconds": round(r.seconds, 2)}
+            for r in stages
         ],
         "rows": {
             "vendor": ingest["vendor_rows"],
@@ -63,7 +64,8 @@ def closing_rows(report: dict[str, Any]) -> list[dict[str, Any]]:
         "clean": f"{rows['kept']:,} kept + {quarantined:,} quarantined = {rows['kept'] + quarantined:,}",
         "validate": "gate passed",
         "train_signal": "; ".join(
-            f"{h} s R2 {s['r2']:.4f} ({'established' if s['established'] else 'not established'})" for h, s in report["signal"].items()
+            f"{h} s R2 {s['r2']:.4f} ({'established' if s['established'] else 'not established'})"
+            for h, s in report["signal"].items()
         ),
         "evaluate": f"agent {agent['mean_is_bps']:+.3f} bps [{agent['ci_low']:+.3f}, {agent['ci_high']:+.3f}], n {agent['n']:,}",
         "promote": f"champion {champion['name']} v{champion['version']} ({'moved' if champion['moved'] else 'kept'})",
@@ -97,7 +99,15 @@ def print_closing(report: dict[str, Any]) -> None:
     for part in report["rows"]["by_symbol_and_day"]:
         caught = ", ".join(f"{rule} {count:,}" for rule, count in part["quarantined"].items() if count)
         total = sum(part["quarantined"].values())
-        rows.add_row(part["symbol"], part["date"], f"{part['vendor']:,}", f"{part['in']:,}", f"{part['kept']:,}", f"{total:,}", caught)
+        rows.add_row(
+            part["symbol"],
+            part["date"],
+            f"{part['vendor']:,}",
+            f"{part['in']:,}",
+            f"{part['kept']:,}",
+            f"{total:,}",
+            caught,
+        )
     console.print(rows)
 
     policies = Table(title="Implementation shortfall on the held-out days, bps (lower is better)")
@@ -106,14 +116,20 @@ def print_closing(report: dict[str, Any]) -> None:
     for name, row in sorted(report["evaluation"].items(), key=lambda item: item[1]["mean_is_bps"]):
         verdict = {True: "difference established", False: "not established", None: ""}[row["established"]]
         policies.add_row(
-            name, f"{row['mean_is_bps']:+.3f}", f"{row['ci_low']:+.3f} to {row['ci_high']:+.3f}", f"{row['n']:,}", "" if name == "agent" else verdict
+            name,
+            f"{row['mean_is_bps']:+.3f}",
+            f"{row['ci_low']:+.3f} to {row['ci_high']:+.3f}",
+            f"{row['n']:,}",
+            "" if name == "agent" else verdict,
         )
     console.print(policies)
     for sentence in report["findings"]:
         console.print(f"  {sentence}", highlight=False)
     champion = report["champion"]
     moved = "moved" if champion["moved"] else "kept"
-    console.print(f"Champion {champion['name']} v{champion['version']} ({moved}): {champion['reason']}", highlight=False)
+    console.print(
+        f"Champion {champion['name']} v{champion['version']} ({moved}): {champion['reason']}", highlight=False
+    )
     if all(stage["skipped"] for stage in report["stages"]):
         console.print("Every stage was already done; nothing was done again (--force STAGE redoes one).")
     console.print(f"Report: {Path(report['report'])}", highlight=False, soft_wrap=True)

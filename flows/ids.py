@@ -18,7 +18,13 @@ _CODE: dict[str, tuple[str, ...]] = {
     "materialize": ("feature_repo",),
     "train_signal": ("feature_repo/pipeline", "training/signals", "training/evaluation/splits.py"),
     "train_agent": ("feature_repo/pipeline", "training/market", "training/execution", "serving/contracts"),
-    "evaluate": ("feature_repo/pipeline", "training/market", "training/execution", "training/evaluation", "serving/contracts"),
+    "evaluate": (
+        "feature_repo/pipeline",
+        "training/market",
+        "training/execution",
+        "training/evaluation",
+        "serving/contracts",
+    ),
     "promote": ("serving",),
 }
 """Sources whose change makes a stage's earlier output stale."""

@@ -59,7 +59,9 @@ def ingest_ticks(params: IngestParams) -> StageResult:
     from feature_repo.ticks.ingest import ingest
 
     request = ingest_request(params)
-    return run_stage("ingest", ingest_id(params), lambda out, progress: ingest(request, out, progress), force=params.force)
+    return run_stage(
+        "ingest", ingest_id(params), lambda out, progress: ingest(request, out, progress), force=params.force
+    )
 
 
 @flow(name="ingest")

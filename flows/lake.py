@@ -88,7 +88,9 @@ class Lake:
             try:
                 folder.mkdir(parents=True, exist_ok=True)
                 summary = work(folder)
-                (folder / MARKER).write_text(json.dumps({"stage": stage, "id": id_, "summary": summary}, sort_keys=True))
+                (folder / MARKER).write_text(
+                    json.dumps({"stage": stage, "id": id_, "summary": summary}, sort_keys=True)
+                )
                 _sync_tree(folder)
             except GateFailedError:
                 self._replace(folder, self.root / "failed" / f"{stage}-{id_}")

@@ -57,7 +57,9 @@ def nightly_flow(params: NightlyParams = NightlyParams()) -> dict[str, Any]:  # 
         agent = run_flow(train_agent_flow, TrainAgentParams(force="train_agent" in forced, **known, **training))
 
         opponent = pinned_champion(params.source, agent.id)
-        judged = EvaluateParams(agent=agent.id, champion=opponent, source=params.source, force="evaluate" in forced, **known, **training)
+        judged = EvaluateParams(
+            agent=agent.id, champion=opponent, source=params.source, force="evaluate" in forced, **known, **training
+        )
         evaluation = run_flow(evaluate_flow, judged)
         decision = run_flow(
             promote_flow,
@@ -67,7 +69,9 @@ def nightly_flow(params: NightlyParams = NightlyParams()) -> dict[str, Any]:  # 
         stop_spark()
     stages = [bronze, silver, gate, features, store, forecasts, forecast_store, agent, evaluation, decision]
     report = closing_report(stages)
-    artifacts.table("nightly", closing_rows(report), "What the night ingested, quarantined, trained, measured and promoted")
+    artifacts.table(
+        "nightly", closing_rows(report), "What the night ingested, quarantined, trained, measured and promoted"
+    )
     return report
 
 

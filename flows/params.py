@@ -5,7 +5,9 @@ from typing import Literal
 
 from pydantic import BaseModel, Field, model_validator
 
-StageName = Literal["ingest", "clean", "validate", "features", "materialize", "train_signal", "train_agent", "evaluate", "promote"]
+StageName = Literal[
+    "ingest", "clean", "validate", "features", "materialize", "train_signal", "train_agent", "evaluate", "promote"
+]
 STAGES: tuple[StageName, ...] = (
     "ingest", "clean", "validate", "features", "materialize", "train_signal", "train_agent", "evaluate", "promote",
 )  # fmt: skip
@@ -22,10 +24,13 @@ class IngestParams(BaseModel):
     symbols: list[str] = Field([], description="Symbols to read; empty means all that the folder holds")
     date_from: date | None = Field(None, description="First session date, inclusive")
     date_to: date | None = Field(None, description="Last session date, inclusive")
-    synthetic_days: int = Field(8, ge=2, le=250, description="Synthetic market: session days to generate")
+    synthetic_days: int = Field(6, ge=2, le=250, description="Synthetic market: session days to generate")
     synthetic_hours: float = Field(6.5, gt=0, le=6.5, description="Synthetic market: hours of each session")
     synthetic_strength: float | None = Field(
-        None, ge=0, le=1, description="Synthetic market: planted predictability; 0 plants nothing, empty means the documented default"
+        None,
+        ge=0,
+        le=1,
+        description="Synthetic market: planted predictability; 0 plants nothing, empty means the documented default",
     )
     synthetic_seed: int = Field(7, ge=0, description="Synthetic market: seed")
     force: bool = Field(False, description="Do the stage again although its output is there")
@@ -41,7 +46,9 @@ class NightlyParams(IngestParams):
     """The whole night: what to read, how long to train, what to hold out."""
 
     profile: str = Field("quick", description="Training profile: quick, full, or the path of a YAML file")
-    test_days: int | None = Field(None, ge=1, description="Last days held out for the test; empty: 1 of up to 5 days, else 2")
+    test_days: int | None = Field(
+        None, ge=1, description="Last days held out for the test; empty: 1 of up to 5 days, else 2"
+    )
     seed: int = Field(0, ge=0, description="Seed of training and evaluation")
     force: list[StageName] = Field([], description="Stages to do again although their output is there")  # type: ignore[assignment]
 
@@ -96,7 +103,9 @@ class EvaluateParams(TrainAgentParams):
 
     agent: str = Field(LATEST, description="Id of the trained agent (a train_agent output), or 'latest'")
     source: str = Field("synthetic", description="Reader that the data came from; each source has its own champion")
-    champion: int | None = Field(None, ge=1, description="Version to beat; empty: the one that stood when the agent was first judged")
+    champion: int | None = Field(
+        None, ge=1, description="Version to beat; empty: the one that stood when the agent was first judged"
+    )
 
 
 class PromoteParams(BaseModel):

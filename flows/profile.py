@@ -1,17 +1,43 @@
 """Turns a training profile and a flow's parameters into the frozen configurations that training reads."""
 
 from dataclasses import fields, replace
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from feature_repo.errors import InputError
 from feature_repo.lake import Partition
 from flows.params import EvaluateParams, TrainAgentParams, TrainSignalParams
 from flows.settings import load_profile, settings
 
+if TYPE_CHECKING:
+    from training.execution.agent_config import AgentConfig
+    from training.signals.config import SignalConfig
+
 Config = TypeVar("Config")
 
 
-def with_overrides(config: Config, section: str, profile: str, values: dict[str, Any]) -> Config:
+def signal_config(params: TrainSignalParams) -> "SignalConfig":
+    """Settings of the signal model."""
+    from training.signals.config import SignalConfig
+
+    profile = load_profile(params.profile)
+    base = SignalConfig.quick() if profile["extends"] == "quick" else SignalConfig.full()
+    chosen = replace(base, test_days=params.test_days, seed=params.seed, tracking_uri=settings().tracking_uri)
+    return _with_overrides(chosen, "signal", params.profile, profile["signal"])
+
+
+def agent_config(params: TrainAgentParams, partitions: list[Partition]) -> "AgentConfig":
+    """Settings of the execution agent: it learns from the days before the held-out ones."""
+    from training.evaluation.splits import split_days
+    from training.execution.agent_config import AgentConfig
+
+    profile = load_profile(params.profile)
+    days = split_days(partitions, params.test_days).train_days
+    base = AgentConfig.quick(days) if profile["extends"] == "quick" else AgentConfig.full(days)
+    seeds = tuple(seed + params.seed for seed in base.seeds)
+    return _with_overrides(replace(base, seeds=seeds), "agent", params.profile, profile["agent"])
+
+
+def _with_overrides(config: Config, section: str, profile: str, values: dict[str, Any]) -> Config:
     """`config` with the profile's values in place; raises InputError that names a field it does not have."""
     known = {item.name for item in fields(config)}  # type: ignore[arg-type]
     unknown = sorted(set(values) - known)

@@ -61,7 +61,9 @@ class LineReporter:
 
     def end(self, result: StageResult) -> None:
         """Print how the stage ended."""
-        self._print(f"{result.stage}: " + ("already done, skipped" if result.skipped else f"done in {result.seconds:.1f} s"))
+        self._print(
+            f"{result.stage}: " + ("already done, skipped" if result.skipped else f"done in {result.seconds:.1f} s")
+        )
 
     @staticmethod
     def _print(text: str) -> None:
@@ -91,7 +93,9 @@ class BarReporter:
         self._progress.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._progress.stop()
 
     def begin(self, stage: str) -> None:
@@ -132,7 +136,9 @@ class ArtifactProgress:
     def __init__(self, stage: str) -> None:
         from prefect.artifacts import create_progress_artifact
 
-        self._artifact = create_progress_artifact(0.0, key=f"{stage.replace('_', '-')}-progress", description=f"Progress of {stage}")
+        self._artifact = create_progress_artifact(
+            0.0, key=f"{stage.replace('_', '-')}-progress", description=f"Progress of {stage}"
+        )
         self._last = time.monotonic()
 
     def __call__(self, done: int, total: int, unit: str) -> None:
@@ -142,7 +148,9 @@ class ArtifactProgress:
         _reporter.update(done, total, unit)
         if total and time.monotonic() - self._last >= self.every_s:
             self._last = time.monotonic()
-            update_progress_artifact(self._artifact, min(100.0, 100.0 * done / total), description=f"{done:,} of {total:,} {unit}")  # type: ignore[arg-type]
+            update_progress_artifact(
+                self._artifact, min(100.0, 100.0 * done / total), description=f"{done:,} of {total:,} {unit}"
+            )  # type: ignore[arg-type]
 
     def finish(self) -> None:
         """Mark the artifact complete."""

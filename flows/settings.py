@@ -9,6 +9,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from feature_repo.errors import InputError
 
+SECTIONS = ("signal", "agent", "evaluation")
 PROFILES = Path(__file__).parent / "profiles"
 
 
@@ -24,7 +25,9 @@ class Settings(BaseSettings):
     cores: int = Field(2, ge=1, description="Cores for Spark and training on one machine")
     driver_memory: str = Field("2g", description="Memory of the Spark driver, as Spark writes it")
     spark_master: str | None = Field(None, description="Spark master URL; local[cores] where absent")
-    signing_key: Path | None = Field(None, description="Private key that signs promotions; <lake>/registry/keys where absent")
+    signing_key: Path | None = Field(
+        None, description="Private key that signs promotions; <lake>/registry/keys where absent"
+    )
     timezone: str = Field("UTC", description="IANA zone of the nightly schedule")
 
     @property
@@ -44,8 +47,10 @@ def settings() -> Settings:
     return Settings()
 
 
-def load_profile(name: str) -> dict[str, dict[str, Any]]:
-    """Sections `signal`, `agent`, `evaluation` of a profile: a name in flows/profiles, or the path of a YAML file.
+def load_profile(name: str) -> dict[str, Any]:
+    """A profile: a name in flows/profiles, or the path of a YAML file.
+
+    `extends` names the built-in settings (quick or full) that its sections `signal`, `agent` and `evaluation` override.
 
     Raises InputError for an unknown name, a file that is no mapping, or a section that nothing reads.
     """
@@ -59,11 +64,16 @@ def load_profile(name: str) -> dict[str, dict[str, Any]]:
         content = yaml.safe_load(path.read_text())
     except yaml.YAMLError as error:
         raise InputError(f"profile {path}: not valid YAML ({error})") from error
-    sections = {"signal", "agent", "evaluation"}
-    if not isinstance(content, dict) or set(content) - sections:
-        unknown = sorted(set(content) - sections) if isinstance(content, dict) else [type(content).__name__]
-        raise InputError(f"profile {path}: unknown section {unknown}; allowed: {sorted(sections)}")
-    for section, values in content.items():
-        if values is not None and not isinstance(values, dict):
-            raise InputError(f"profile {path}: section {section!r} must be a mapping, not {type(values).__name__}")
-    return {section: dict(content.get(section) or {}) for section in sections}
+    if not isinstance(content, dict) or set(content) - {"extends", *SECTIONS}:
+        unknown = (
+            sorted(set(content) - {"extends", *SECTIONS}) if isinstance(content, dict) else [type(content).__name__]
+        )
+        raise InputError(f"profile {path}: unknown section {unknown}; allowed: extends, {', '.join(SECTIONS)}")
+    if content.get("extends") not in ("quick", "full"):
+        raise InputError(f"profile {path}: extends is {content.get('extends')!r}, it must be quick or full")
+    for section in SECTIONS:
+        if not isinstance(content.get(section) or {}, dict):
+            raise InputError(
+                f"profile {path}: section {section!r} must be a mapping, not {type(content[section]).__name__}"
+            )
+    return {"extends": content["extends"], **{section: dict(content.get(section) or {}) for section in SECTIONS}}

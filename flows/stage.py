@@ -31,7 +31,12 @@ stage_task = partial(task, retries=2, retry_delay_seconds=5, retry_condition_fn=
 
 
 def run_stage(
-    stage: str, id_: str, work: Callable[[Path, Progress], dict[str, Any]], *, force: bool = False, keeps_parts: bool = False
+    stage: str,
+    id_: str,
+    work: Callable[[Path, Progress], dict[str, Any]],
+    *,
+    force: bool = False,
+    keeps_parts: bool = False,
 ) -> StageResult:
     """Publish the output of `work(out_dir, progress)` as (stage, id_) unless it is there; report and return it."""
     reporter().begin(stage)

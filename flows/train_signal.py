@@ -5,7 +5,6 @@ from typing import Any
 
 from prefect import flow
 
-from feature_repo.lake import list_partitions
 from feature_repo.progress import Progress
 from flows import artifacts
 from flows.ids import resolve, stage_id
@@ -24,8 +23,7 @@ def train_signal_model(params: TrainSignalParams) -> StageResult:
     def work(out: Path, progress: Progress) -> dict[str, Any]:
         from training.signals.train import train_signal
 
-        config = signal_config(params, list_partitions(folder, "features.parquet"))
-        return train_signal(folder, out, config, progress)
+        return train_signal(folder, out, signal_config(params), progress)
 
     return run_stage("train_signal", id_, work, force=params.force, keeps_parts=True)
 

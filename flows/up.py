@@ -61,14 +61,18 @@ def serve_until_interrupted(port: int, schedule: bool) -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     with platform(port, schedule=schedule) as running:
         print(f"Prefect UI: {running.url}")
-        print(f"nightly schedule: {'on' if schedule else 'off'}, time zone {settings().timezone}; lake: {settings().lake.absolute()}")
+        print(
+            f"nightly schedule: {'on' if schedule else 'off'}, time zone {settings().timezone}; lake: {settings().lake.absolute()}"
+        )
         print("Ctrl-C stops the server and the worker", flush=True)
         try:
             while True:
                 time.sleep(1.0)
                 for name, process in (("server", running.server), ("worker", running.worker)):
                     if process.poll() is not None:
-                        raise ShortfallError(f"the Prefect {name} ended with exit code {process.returncode}; see <lake>/.logs/{name}.log")
+                        raise ShortfallError(
+                            f"the Prefect {name} ended with exit code {process.returncode}; see <lake>/.logs/{name}.log"
+                        )
         except KeyboardInterrupt:
             print("stopping", flush=True)
 
@@ -94,7 +98,9 @@ def _require_free(port: int) -> None:
         try:
             probe.bind(("127.0.0.1", port))
         except OSError as error:
-            raise InputError(f"port {port} on 127.0.0.1 is taken ({error.strerror}): stop what uses it or give --port") from error
+            raise InputError(
+                f"port {port} on 127.0.0.1 is taken ({error.strerror}): stop what uses it or give --port"
+            ) from error
 
 
 def _start(arguments: list[str], environment: Mapping[str, str], log: Path) -> subprocess.Popen[bytes]:
@@ -107,10 +113,17 @@ def _start(arguments: list[str], environment: Mapping[str, str], log: Path) -> s
 
 def _prefect(arguments: list[str], environment: Mapping[str, str]) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "prefect", *arguments], env=dict(environment), cwd=REPO, capture_output=True, text=True, stdin=subprocess.DEVNULL
+        [sys.executable, "-m", "prefect", *arguments],
+        env=dict(environment),
+        cwd=REPO,
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
     )
     if done.returncode:
-        raise ShortfallError(f"prefect {' '.join(arguments)}: exit code {done.returncode}\n{(done.stdout + done.stderr)[-2000:]}")
+        raise ShortfallError(
+            f"prefect {' '.join(arguments)}: exit code {done.returncode}\n{(done.stdout + done.stderr)[-2000:]}"
+        )
 
 
 def _wait_healthy(url: str, server: subprocess.Popen[bytes], timeout_s: float, log: Path) -> None:

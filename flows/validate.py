@@ -45,7 +45,9 @@ def validate_flow(params: ValidateParams = ValidateParams()) -> StageResult:  # 
     artifacts.link("data-docs", docs, "Great Expectations Data Docs")
     counts = result.summary
     artifacts.markdown(
-        "gate", f"Passed: {counts['expectations']} expectations, {counts['failed']} failed. [Data Docs]({docs.as_uri()})", "Data gate"
+        "gate",
+        f"Passed: {counts['expectations']} expectations, {counts['failed']} failed. [Data Docs]({docs.as_uri()})",
+        "Data gate",
     )
     artifacts.lineage(result, {"silver": params.silver})
     return result

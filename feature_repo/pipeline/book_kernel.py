@@ -40,7 +40,7 @@ def replay(ts_ns, kind, side, price, size, order, flags, orders, low, prices, de
     last_trade, tick_side = np.int64(0), 0
     for i in range(n):
         what = kind[i]
-        if pending and not emptied and (ts_ns[i] > cleared_ts or what == TRADE or what == QUOTE):
+        if pending and not emptied and (ts_ns[i] > cleared_ts or what in (TRADE, QUOTE)):
             now[:] = 0  # nothing whole came with the clear: the book is unknown from it on
             out_ts[rows], out_book[rows], emptied = cleared_ts, now, True
             rows += 1
@@ -77,7 +77,7 @@ def replay(ts_ns, kind, side, price, size, order, flags, orders, low, prices, de
             now[which, 0] = price[i] if size[i] > 0 else 0
             now[which + 1, 0] = size[i]
             pending = False
-        elif what == ADD or what == REPLACE or what == CANCEL:
+        elif what in (ADD, REPLACE, CANCEL):
             if order[i] < 0 or (what != ADD and live_size[order[i]] == 0):
                 counts[UNKNOWN_ORDER] += 1
                 continue

@@ -20,7 +20,7 @@ _RESULT = "venue string, symbol string, date string, rows long, book_rows long, 
 
 
 def build_features(silver_dir: Path, out_dir: Path, spark: Any, progress: Progress = no_progress) -> dict[str, Any]:
-    """Write `book.parquet` and `features.parquet` for each partition of silver, `feature_spec.json`, `instruments.json`.
+    """Write `book.parquet` and `features.parquet` for each partition, `feature_spec.json`, `instruments.json`.
 
     Returns `{"rows", "book_rows", "features", "partitions": [{venue, symbol, date, rows, book_rows, unknown_order}]}`.
     Raises InputError naming the symbol and day whose book never has two sides, or whose events cannot be replayed.
@@ -44,7 +44,9 @@ def build_features(silver_dir: Path, out_dir: Path, spark: Any, progress: Progre
     at_once = max(1, spark.sparkContext.defaultParallelism)
     for start in range(0, len(partitions), at_once):
         chunk = [vars(partition) for partition in partitions[start : start + at_once]]
-        frame = spark.createDataFrame(chunk, "venue string, symbol string, date string").repartition(len(chunk), "date", "symbol")
+        frame = spark.createDataFrame(chunk, "venue string, symbol string, date string").repartition(
+            len(chunk), "date", "symbol"
+        )
         done = [row.asDict() for row in frame.mapInArrow(work, _RESULT).collect()]
         for item in done:
             if error := item.pop("error"):

@@ -66,6 +66,10 @@ class EventColumns:
         """Events from `start` up to `stop`."""
         return EventColumns(*(getattr(self, item.name)[start:stop] for item in fields(self)))
 
+    def take(self, rows: np.ndarray) -> "EventColumns":
+        """Events at `rows`, in that order."""
+        return EventColumns(*(getattr(self, item.name)[rows] for item in fields(self)))
+
     def insert(self, where: np.ndarray, others: "EventColumns") -> "EventColumns":
         """`others[i]` goes before event `where[i]` of these, in order."""
         return EventColumns(
