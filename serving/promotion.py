@@ -25,6 +25,9 @@ def decide_promotion(evaluation: Mapping[str, Any], champion_name: str, challeng
     Raises InputError where the evaluation holds no such comparison or one that is not finite.
     """
     row, sign = _find_comparison(evaluation, champion_name, challenger_name)
+    if row.get("ci_low") is None and row.get("ci_high") is None and "ci_low" in row and "ci_high" in row:
+        text = f"{challenger_name} minus {champion_name}: too few clusters for an interval"
+        return Decision(False, f"{text}: not established")
     bounds = sorted((sign * _number(row, "ci_low"), sign * _number(row, "ci_high")))
     mean = sign * _number(row, "mean_diff_bps")
     text = f"{challenger_name} minus {champion_name} {mean:+.3f} bps, 95% interval [{bounds[0]:+.3f}, {bounds[1]:+.3f}]"

@@ -49,7 +49,7 @@ def write_day(root: Path, instrument: Instrument, date: str, rng: np.random.Gene
     folder.mkdir(parents=True)
     write_book(book, folder / "book.parquet")
     seconds = np.arange(opens, closes, NS, dtype=np.int64)
-    columns = {"ts_ns": pa.array(seconds)}
+    columns = {"ts_ns": pa.array(seconds), "book_valid": pa.array(np.ones(len(seconds), np.int8))}
     columns |= {name: pa.array(rng.normal(size=len(seconds)).astype(np.float32)) for name in FEATURES}
     pq.write_table(pa.table(columns), folder / "features.parquet")
 
@@ -83,7 +83,8 @@ def crossing_bundle(folder: Path, training_days: list[str]) -> Path:
     )
     metadata = {
         "kind": "ppo", "execution": ExecutionConfig(**CONFIG.execution).to_dict(),
-        "feature_names": [], "horizons_s": [], "seed": 3, "training_days": training_days, "data_fingerprint": None, "versions": {},
+        "feature_names": [], "horizons_s": [], "seed": 3, "training_days": training_days,
+        "data_fingerprint": None, "versions": {},
     }  # fmt: skip
     write_bundle(folder, model, None, metadata)
     return folder

@@ -216,6 +216,8 @@ def sentences(result: Mapping[str, Any], labels: Mapping[str, str], seeds: Seque
             lines.append(f"Established: {a} costs {abs(mean):.3f} bps {than} than {b} ({figures}).")
         else:
             lines.append(f"Not established: that {a} and {b} differ in cost ({figures}; {item['why_not']}).")
+    if result["clusters"] == "half hour":
+        lines.append("Too few test days to resample: intervals are over half-hours and say nothing of other days.")
     if len(seeds) < 2:
         lines.append("One training seed was evaluated: nothing is claimed about other seeds.")
     return lines
