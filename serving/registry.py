@@ -293,12 +293,13 @@ class Registry:
 
     def _search(self, condition: str) -> list[Any]:
         found: list[Any] = []
-        page = None
+        token: str | None = None
         while True:
-            page = self._client.search_model_versions(f"name='{MODEL_NAME}'{condition}", page_token=page and page.token)
+            page = self._client.search_model_versions(f"name='{MODEL_NAME}'{condition}", page_token=token)
             found.extend(page)
             if not page.token:
                 return found
+            token = str(page.token)
 
     def _store_evidence(self, evidence: Mapping[str, Any]) -> str | None:
         """Keep evidence under its own hash; None for none."""

@@ -90,7 +90,7 @@ class AgentConfig:
     """MLflow experiment."""
 
     execution: dict[str, Any] = field(default_factory=dict)
-    """Fields of `training.execution.config.ExecutionConfig` that differ from its defaults: parents and how they are worked."""
+    """Fields of `training.execution.config.ExecutionConfig` that differ from its defaults: the parent orders."""
 
     def __post_init__(self) -> None:
         """Refuse settings that cannot train, naming field, value and limit."""

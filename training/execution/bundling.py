@@ -30,7 +30,7 @@ class Provenance:
 
 
 def write_agent_bundle(folder: Path, weights: "Weights", provenance: Provenance, env_steps: int) -> Bundle:
-    """Write the bundle of an agent that trained for `env_steps` (0: as initialised); equal arguments give equal bytes."""
+    """Write the bundle of an agent that trained for `env_steps` (0: as initialised); equal arguments, equal bytes."""
     signal, spec = _signal(provenance)
     metadata: dict[str, Any] = {
         "kind": "ppo",

@@ -1,4 +1,4 @@
-"""Bundle 0, the first champion: rest at the best price, cross when the opposite queue runs thin; an ONNX graph like any."""
+"""Bundle 0, the first champion: rest at the best price, cross when the opposite queue runs thin; an ONNX graph."""
 
 from pathlib import Path
 from typing import Any

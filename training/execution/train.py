@@ -29,7 +29,7 @@ def train_agent(
 ) -> dict[str, Any]:
     """Train one PPO agent a seed on `config.train_days` and write the one that is best on the validation days.
 
-    Writes `bundle/` (trained), `bundle_untrained/` (the same seed as it was initialised) and `curves.json` into `out_dir`.
+    Writes `bundle/` (trained), `bundle_untrained/` (the same seed as initialised) and `curves.json` into `out_dir`.
     Equal inputs and configuration give equal bytes; an interrupted training starts again from its seed. Test days are
     never read. Returns what was trained and its validation figures, in bps of implementation shortfall.
     Raises InputError where a day is absent or unusable, or where the training diverged.
@@ -76,7 +76,7 @@ def _train_seed(
     report: Callable[[Update], None],
     tracker: Tracker,
 ) -> tuple[Trained, Weights, dict[str, float]]:
-    """One seed: its outcome, the weights before any training, and validation figures of the rule and of those weights."""
+    """One seed: its outcome, its weights before any training, and validation figures of the rule and of those."""
     half = config.normaliser_steps // 2
     explored = roll_out(training.make_env, random_policy(np.random.default_rng([seed, 1])), half, config, seed)
     ruled = roll_out(training.make_env, static_rule, max(half, config.warm_start_steps), config, seed + 1)

@@ -1,4 +1,4 @@
-"""The market that an agent is raised in: environments over the training days, and fixed parents on the validation days."""
+"""The market that an agent is raised in: environments over training days, fixed parents on the validation days."""
 
 import hashlib
 from collections.abc import Sequence
@@ -30,7 +30,11 @@ class ExecutionWorld:
     """Environments over the same market days. Copies and pickles carry paths, not days: those are read where needed."""
 
     def __init__(
-        self, features_dir: Path, forecasts_dir: Path | None, partitions: Sequence[Partition], execution: ExecutionConfig
+        self,
+        features_dir: Path,
+        forecasts_dir: Path | None,
+        partitions: Sequence[Partition],
+        execution: ExecutionConfig,
     ) -> None:
         """Name the days; nothing is read before the first environment."""
         self.features_dir, self.forecasts_dir = features_dir, forecasts_dir
@@ -129,8 +133,8 @@ def open_worlds(
         raise InputError("the agent has no day to train on: give train_days, all days before the held-out ones")
     missing = sorted(set(config.train_days) - {item.date for item in known})
     if missing:
-        days = sorted({item.date for item in known})
-        raise InputError(f"{features_dir}: no features of training day {missing[0]}; there are {', '.join(days) or 'none'}")
+        found = ", ".join(sorted({item.date for item in known})) or "none"
+        raise InputError(f"{features_dir}: no features of training day {missing[0]}; there are {found}")
     days = sorted(set(config.train_days))
     share = min(config.validation_days, len(days) - 1)
     teaching, judging = (days[:-share], days[-share:]) if share else (days, days[-1:])
