@@ -38,7 +38,7 @@ class GateLimits:
 def profile_suite(limits: GateLimits) -> ExpectationSuite:
     """Expectations on the profile table: one row a partition, each computed over all of its events."""
     from great_expectations import ExpectationSuite
-    from great_expectations import expectations as gxe
+    from great_expectations.expectations import core as gxe
 
     between = gxe.ExpectColumnValuesToBeBetween
     zeros = ("nulls", "backward_step_ns", "rows_outside_session", "bad_prices", "bad_sizes", "bad_kinds", "bad_sides")
@@ -66,7 +66,7 @@ def profile_suite(limits: GateLimits) -> ExpectationSuite:
 def event_suite() -> ExpectationSuite:
     """Expectations on single events, checked on an even sample of every partition."""
     from great_expectations import ExpectationSuite
-    from great_expectations import expectations as gxe
+    from great_expectations.expectations import core as gxe
 
     priced = [int(Kind.ADD), int(Kind.REPLACE), int(Kind.TRADE)]
     return ExpectationSuite(
