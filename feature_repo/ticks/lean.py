@@ -3,10 +3,13 @@
 Quotes: `ms since midnight New York, bid price, bid size, ask price, ask size, exchange, condition, suspicious`, trades:
 `ms, price, size, exchange, condition, suspicious`; prices x 10,000. A quote row updates the side whose price is not
 zero, whatever exchange set it. Trades and quotes come in two files without a common order: of equal milliseconds the
-trade is put first, so that it is seen against the quote that it met and the queue shrinks after it.
+trade is put first, so that it is seen against the quote that it met and the queue shrinks after it. The data agree:
+where AIG's best prices change in the millisecond of a trade, 93 to 94% of the trades are at a best price of before and
+83 to 87% at one of after (BAC: 95 to 96% at both), and the queue hit shrinks about four times as often as it grows.
 
-No lit venue prints between ticks (Regulation NMS rule 612 for prices from 1 USD), so a sub-penny trade met hidden or
-off-exchange liquidity: it keeps the nearest tick and is flagged SUB_TICK and HIDDEN.
+Exchange D is FINRA's trade reporting facility: the print was made off exchange (39% of BAC's shares), met no displayed
+queue, and is flagged HIDDEN. No lit venue prints between ticks either (Regulation NMS rule 612, from 1 USD up), so a
+sub-penny trade keeps the nearest tick and is flagged SUB_TICK and HIDDEN.
 """
 
 import zipfile
@@ -19,6 +22,7 @@ from zoneinfo import ZoneInfo
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv as csv
 
 from feature_repo.errors import InputError
@@ -31,9 +35,14 @@ from feature_repo.ticks.selection import choose_days, choose_symbols, data_folde
 
 VENUE, ZONE = "US", "America/New_York"
 PRICE_UNITS_PER_TICK = 100  # prices x 10,000, tick 0.01 USD
+OFF_EXCHANGE = "D"
 QUOTE_COLUMNS = ("ms", "bid", "bid_size", "ask", "ask_size", "exchange", "condition", "suspicious")
 TRADE_COLUMNS = ("ms", "price", "size", "exchange", "condition", "suspicious")
+MAX_MS = 25 * 3_600_000
+"""Longest day in milliseconds: a row outside the session is for cleaning to judge, one outside the day is no tick."""
+MAX_NUMBER = 2**53
 _TEXT = ("exchange", "condition")
+_UNREADABLE = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError)
 _HINT = "the lean folder that holds equity/usa/tick"
 
 
@@ -45,7 +54,7 @@ class LeanReader:
     def plan(self, request: IngestRequest) -> list[PartitionPlan]:
         """One partition for each symbol and day with a quote and a trade file."""
         folder = data_folder(request, _HINT) / "equity" / "usa" / "tick"
-        days = {item.name.upper(): _days_of(item) for item in sorted(folder.glob("*")) if item.is_dir()}
+        days = _days_by_symbol(folder)
         usable = {symbol for symbol, found in days.items() if found}
         for symbol in request.symbols:
             if symbol.upper() in days and symbol.upper() not in usable:
@@ -53,11 +62,17 @@ class LeanReader:
                     f"symbol {symbol} in {folder} has no day with both a quote and a trade file, so no book; "
                     f"usable: {', '.join(sorted(usable)) or 'none'}"
                 )
-        plans = []
-        for symbol in choose_symbols(request, usable, folder):
-            for day, inputs in choose_days(request, days[symbol], symbol).items():
-                plans.append(PartitionPlan(Partition(VENUE, symbol, day), inputs))
-        return plans
+        symbols = choose_symbols(request, usable, folder)
+        in_range = choose_days(request, {day: day for symbol in symbols for day in days[symbol]}, ", ".join(symbols))
+        if request.symbols:  # a symbol that is asked for by name must have a day of its own
+            for symbol in symbols:
+                choose_days(request, days[symbol], symbol)
+        return [
+            PartitionPlan(Partition(VENUE, symbol, day), days[symbol][day])
+            for symbol in symbols
+            for day in in_range
+            if day in days[symbol]
+        ]
 
     def instruments(self, request: IngestRequest) -> list[Instrument]:
         """US equities: 0.01 USD a tick, one share a lot, regular hours."""
@@ -94,6 +109,15 @@ class LeanReader:
             yield event_batch(waiting.slice(merged, len(waiting)), sequence)
 
 
+def _days_by_symbol(folder: Path) -> dict[str, dict[str, tuple[Path, Path]]]:
+    """Days with both files, by symbol; raises InputError where two folders claim one symbol."""
+    folders: dict[str, Path] = {}
+    for item in sorted(folder.glob("*")):
+        if item.is_dir() and folders.setdefault(item.name.upper(), item) != item:
+            raise InputError(f"{item}: holds the same symbol as {folders[item.name.upper()]}; remove one of them")
+    return {symbol: _days_of(item) for symbol, item in folders.items()}
+
+
 def _days_of(folder: Path) -> dict[str, tuple[Path, Path]]:
     found = {}
     for quotes in sorted(folder.glob("*_quote.zip")):
@@ -128,6 +152,8 @@ def _trade_events(batch: pa.RecordBatch, start_ns: int) -> EventColumns:
     ticks, off_tick = _to_ticks(price)
     flags = np.where(suspicious != 0, int(Flag.SUSPICIOUS), 0)
     flags = flags | np.where(off_tick, int(Flag.SUB_TICK | Flag.HIDDEN), 0)
+    reported = pc.equal(batch.column("exchange"), OFF_EXCHANGE).to_numpy(zero_copy_only=False)
+    flags = flags | np.where(reported, int(Flag.HIDDEN), 0)
     return EventColumns.build(start_ns + ms * 1_000_000, Kind.TRADE, int(Side.NONE), ticks, size, flags)
 
 
@@ -141,25 +167,36 @@ def _ints(batch: pa.RecordBatch, name: str) -> np.ndarray:
 
 
 def _csv_batches(path: Path, columns: tuple[str, ...], count: ReadCount) -> Iterator[pa.RecordBatch]:
-    """Batches of the one CSV in a zip, all columns whole numbers but exchange and condition."""
-    types = {name: pa.string() if name in _TEXT else pa.int64() for name in columns}
+    """Batches of the number columns of the one CSV in a zip."""
+    numbers = [name for name in columns if name not in _TEXT]
     try:
         with zipfile.ZipFile(path) as archive, archive.open(_only_member(archive, path)) as stream:
             reader = csv.open_csv(
                 stream,
                 read_options=csv.ReadOptions(column_names=list(columns), block_size=8 << 20, use_threads=False),
-                convert_options=csv.ConvertOptions(column_types=types, null_values=[], strings_can_be_null=False),
+                convert_options=csv.ConvertOptions(
+                    column_types={name: pa.int64() for name in numbers}, include_columns=numbers, null_values=[]
+                ),
                 parse_options=csv.ParseOptions(quote_char=False, newlines_in_values=False),
             )
             for batch in reader:
+                _require_limits(batch, path, columns)
                 count.add(path.name, batch.num_rows)
                 yield batch
     except pa.ArrowInvalid as error:
         if "Empty CSV" in str(error):
             return
         raise InputError(_describe_bad_line(path, columns) or f"{path}: not readable as CSV ({error})") from error
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+    except _UNREADABLE as error:
         raise InputError(f"{path}: not a readable zip ({error}); fetch the file again") from error
+
+
+def _require_limits(batch: pa.RecordBatch, path: Path, columns: tuple[str, ...]) -> None:
+    """Refuse a number so large that nanoseconds or ticks made of it would wrap around."""
+    for name in batch.schema.names:
+        values, limit = _ints(batch, name), _limit(name)
+        if len(values) and (values.min() < -limit or values.max() > limit):
+            raise InputError(_describe_bad_line(path, columns) or f"{path}: a {name} is beyond {limit}")
 
 
 def _only_member(archive: zipfile.ZipFile, path: Path) -> str:
@@ -171,22 +208,33 @@ def _only_member(archive: zipfile.ZipFile, path: Path) -> str:
 
 def _describe_bad_line(path: Path, columns: tuple[str, ...]) -> str | None:
     """The first line that does not have the columns, found only once the fast parser has refused the file."""
-    with zipfile.ZipFile(path) as archive, archive.open(_only_member(archive, path)) as stream:
-        return next((text for text in _bad_lines(stream, path, columns)), None)
+    try:
+        with zipfile.ZipFile(path) as archive, archive.open(_only_member(archive, path)) as stream:
+            return next(_bad_lines(stream, path, columns), None)
+    except _UNREADABLE:
+        return None
 
 
 def _bad_lines(stream: IO[bytes], path: Path, columns: tuple[str, ...]) -> Iterator[str]:
     for number, line in enumerate(stream, start=1):
-        fields = line.decode("utf-8", "replace").rstrip("\r\n").split(",")
+        text = line.decode("utf-8", "replace").rstrip("\r\n")
+        if not text:
+            continue  # the fast parser skips empty lines too
+        fields = text.split(",")
         if len(fields) != len(columns):
             yield f"{path}: line {number}: {len(fields)} columns, {len(columns)} wanted: {','.join(fields)[:80]!r}"
         for name, value in zip(columns, fields, strict=False):
-            if name not in _TEXT and not _is_int64(value):
-                yield f"{path}: line {number}: {name} is {value[:40]!r}, a whole number is wanted"
+            if name not in _TEXT and not _is_number(value, _limit(name)):
+                limit = _limit(name)
+                yield f"{path}: line {number}: {name} is {value[:40]!r}, a whole number of at most {limit} is wanted"
 
 
-def _is_int64(text: str) -> bool:
+def _limit(name: str) -> int:
+    return MAX_MS if name == "ms" else MAX_NUMBER
+
+
+def _is_number(text: str, limit: int) -> bool:
     try:
-        return -(2**63) <= int(text) < 2**63
+        return -limit <= int(text) <= limit
     except ValueError:
         return False

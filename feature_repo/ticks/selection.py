@@ -57,9 +57,11 @@ def _require_date(name: str, value: str | None) -> None:
     if value is None:
         return
     try:
-        date.fromisoformat(value)
-    except ValueError as error:
-        raise InputError(f"{name} {value} is not a date YYYY-MM-DD") from error
+        well_formed = date.fromisoformat(value).isoformat() == value  # days are compared as text: one form only
+    except ValueError:
+        well_formed = False
+    if not well_formed:
+        raise InputError(f"{name} {value} is not a date YYYY-MM-DD")
 
 
 def _list_days(days: Iterable[str]) -> str:

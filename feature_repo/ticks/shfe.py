@@ -8,8 +8,8 @@ the earlier best ask was bought, at or below the earlier best bid sold, between 
 """
 
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -32,6 +32,7 @@ _SIDES = (("bid", Side.BUY), ("ask", Side.SELL))
 _NUMBERS = ["volume", "amount"] + [
     f"{side}{what}{k}" for side, _ in _SIDES for what in ("", "Size") for k in range(1, LEVELS + 1)
 ]
+_FILE_NAME = re.compile(r"[A-Za-z]+\d*_\d{8}\.parquet")
 _HINT = "the folder that holds rb_YYYYMMDD.parquet"
 _ABSENT = 1e15
 """Exchange front ends write the largest double where a level or price is absent."""
@@ -45,26 +46,28 @@ class ShfeReader:
     def plan(self, request: IngestRequest) -> list[PartitionPlan]:
         """One partition for each file; the symbol is the contract in the file, `rb` means any of rb."""
         folder = data_folder(request, _HINT)
-        days: dict[str, dict[str, tuple[Path]]] = {}
-        for path in sorted(folder.glob("*_????????.parquet")):
-            product, digits = re.fullmatch(r"(.+)_(.{8})", path.stem).groups()  # type: ignore[union-attr]
-            if request.symbols and not any(name.lower().startswith(product.lower()) for name in request.symbols):
-                continue
-            days.setdefault(_contract(path), {})[iso_date(digits, path)] = (path,)
-        products = {re.sub(r"\d+$", "", name) for name in days}
-        wanted = tuple(
-            contract
-            for name in request.symbols
-            for contract in ([item for item in days if item.startswith(name)] if name in products else [name])
-        )
-        asked = IngestRequest(request.source, request.data, wanted, request.date_from, request.date_to)
-        if request.symbols and not days:
-            there = sorted({path.stem.rsplit("_", 1)[0] for path in folder.glob("*_????????.parquet")})
-            raise InputError(f"symbol {request.symbols[0]} is not in {folder}; there: {', '.join(there) or 'none'}")
+        files = sorted(path for path in folder.glob("*.parquet") if _FILE_NAME.fullmatch(path.name))
+        products = {_product(path) for path in files}
+        for name in request.symbols:
+            if products and not any(_names(name, product) for product in products):
+                raise InputError(f"symbol {name} is not in {folder}; there: {', '.join(sorted(products))}")
+        by_day: dict[str, list[Path]] = {}
+        for path in files:
+            if not request.symbols or any(_names(name, _product(path)) for name in request.symbols):
+                by_day.setdefault(iso_date(path.stem[-8:], path), []).append(path)
+        if not by_day:
+            raise InputError(f"{folder}: holds no file that source {request.source} reads; give {_HINT}")
+        days: dict[str, dict[str, Path]] = {}
+        for day, paths in choose_days(request, by_day, f"{', '.join(request.symbols) or 'any symbol'}").items():
+            for path in paths:  # only the files in range are opened
+                twin = days.setdefault(_contract(path), {}).setdefault(day, path)
+                if twin != path:
+                    raise InputError(f"{path}: holds the same contract and day as {twin}; remove one of them")
+        wanted = tuple(contract for name in request.symbols for contract in _contracts(name, days))
         return [
-            PartitionPlan(Partition(VENUE, symbol, day), inputs)
-            for symbol in choose_symbols(asked, days, folder)
-            for day, inputs in choose_days(request, days[symbol], symbol).items()
+            PartitionPlan(Partition(VENUE, symbol, day), (path,))
+            for symbol in choose_symbols(replace(request, symbols=wanted), days, folder)
+            for day, path in days[symbol].items()
         ]
 
     def instruments(self, request: IngestRequest) -> list[Instrument]:
@@ -119,9 +122,11 @@ def _events(ts_ns: np.ndarray, numbers: dict[str, np.ndarray], before: _Last) ->
     for offset, (name, which) in enumerate(_SIDES):
         for k in range(LEVELS):
             slot = 3 + 2 * k + offset
-            price[:, slot] = _whole(numbers[f"{name}{k + 1}"])
+            quoted = numbers[f"{name}{k + 1}"]
+            price[:, slot] = _whole(quoted)
             size[:, slot] = _whole(numbers[f"{name}Size{k + 1}"])
-            side[:, slot], flags[:, slot] = int(which), k
+            side[:, slot] = int(which)
+            flags[:, slot] = k | np.where(_off_tick(quoted), int(Flag.SUB_TICK), 0)
     # A level without price and size is not there; one with only the one of them is wrong, and cleaning says so.
     present[:, 3:] = (price[:, 3:] != 0) | (size[:, 3:] != 0)
     last = slots - 1 - np.argmax(present[:, ::-1], axis=1)
@@ -151,7 +156,7 @@ def _trades(numbers: dict[str, np.ndarray], before: _Last) -> tuple[np.ndarray, 
     size = np.stack([lots - upper_lots, upper_lots], axis=1).astype(np.int64)
     price = np.stack([lower, lower + 1], axis=1).astype(np.int64)
     bid, ask = (
-        np.concatenate([[first], numbers[name][:-1]])[:, None]
+        _whole(np.concatenate([[first], numbers[name][:-1]]))[:, None]
         for name, first in (("bid1", before.bid), ("ask1", before.ask))
     )
     side = np.where((ask > 0) & (price >= ask), int(Side.BUY), np.where((bid > 0) & (price <= bid), int(Side.SELL), 0))
@@ -163,6 +168,12 @@ def _whole(values: np.ndarray) -> np.ndarray:
     return np.rint(np.where(np.isfinite(values) & (np.abs(values) < _ABSENT), values, 0.0)).astype(np.int64)
 
 
+def _off_tick(values: np.ndarray) -> np.ndarray:
+    """Whether a price that is there lies between two ticks (of 1 CNY)."""
+    there = np.isfinite(values) & (np.abs(values) < _ABSENT)
+    return there & (np.abs(values - _whole(values)) > 1e-6)
+
+
 def _floats(batch: pa.RecordBatch, name: str) -> np.ndarray:
     return batch.column(name).cast(pa.float64()).to_numpy(zero_copy_only=False)
 
@@ -170,11 +181,12 @@ def _floats(batch: pa.RecordBatch, name: str) -> np.ndarray:
 def _require_totals(numbers: dict[str, np.ndarray], path: Path, first_row: int) -> None:
     """Refuse a file whose running totals are not numbers: every later trade would be wrong."""
     for name in ("volume", "amount"):
-        bad = np.flatnonzero(~np.isfinite(numbers[name]) | (numbers[name] < 0))
+        bad = np.flatnonzero(~(numbers[name] >= 0) | (numbers[name] >= _ABSENT))
         if len(bad):
             value = numbers[name][bad[0]]
             raise InputError(
-                f"{path}: row {first_row + int(bad[0]) + 1}: {name} is {value}, a number from 0 up is wanted"
+                f"{path}: row {first_row + int(bad[0]) + 1}: {name} is {value}, "
+                f"a number from 0 up to {_ABSENT:g} is wanted"
             )
 
 
@@ -189,16 +201,36 @@ def _utc_ns(batch: pa.RecordBatch, path: Path, first_row: int) -> np.ndarray:
     return local - int(offset.total_seconds()) * NS  # type: ignore[union-attr]
 
 
+def _product(path: Path) -> str:
+    """What stands before the date in a file's name: `rb`, or a contract such as `rb2510`."""
+    return path.stem[:-9]
+
+
+def _names(asked: str, there: str) -> bool:
+    """Whether `asked`, a product or a contract, may be in a file or contract `there`; case does not matter."""
+    asked, there = asked.lower(), there.lower()
+    letters = [re.sub(r"\d+$", "", text) for text in (asked, there)]
+    return letters[0] == letters[1] and (asked == there or asked == letters[0] or there == letters[1])
+
+
+def _contracts(asked: str, there: Iterable[str]) -> list[str]:
+    """Contracts that `asked` means; itself where there is none, so that the error names it."""
+    return [contract for contract in there if _names(asked, contract)] or [asked]
+
+
 def _contract(path: Path) -> str:
     """The one contract of a file."""
     names: set[str] = set()
     for batch in _parquet_batches(path, ["instrumentID"]):
         names.update(str(value) for value in batch.column(0).unique().to_pylist())
     if not names:
-        return path.stem.rsplit("_", 1)[0]  # an empty file: reading it says so
+        raise InputError(f"{path}: empty session, no row; fetch the file again or leave this day out of --from/--to")
     if len(names) > 1:
         raise InputError(f"{path}: holds {len(names)} contracts ({', '.join(sorted(names)[:5])}), one is wanted")
-    return names.pop()
+    name = names.pop()
+    if not re.fullmatch(r"[A-Za-z]+\d+", name):
+        raise InputError(f"{path}: instrumentID is {name[:40]!r}, a contract such as rb2510 is wanted")
+    return name
 
 
 def _parquet_batches(path: Path, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
