@@ -37,7 +37,8 @@ def balance(summary: dict) -> None:
         if part["rows_in"] != part["rows_kept"] + quarantined or quarantined != part["rows_quarantined"]:
             name = "/".join(str(part[key]) for key in ("venue", "symbol", "date") if key in part) or "all partitions"
             raise ShortfallError(
-                f"cleaning lost rows of {name}: {part['rows_in']:,} in, {part['rows_kept']:,} kept, {quarantined:,} quarantined"
+                f"cleaning lost rows of {name}: {part['rows_in']:,} in, {part['rows_kept']:,} kept, "
+                f"{quarantined:,} quarantined"
             )
 
 

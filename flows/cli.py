@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
-from enum import Enum
+from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
@@ -22,7 +22,7 @@ Source = Annotated[str, typer.Option(help="Data source: synthetic, lean, shfe, o
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object for programs instead of tables")]
 
 
-class Stage(str, Enum):
+class Stage(StrEnum):
     """Stages that --force can name."""
 
     ingest = "ingest"
@@ -202,7 +202,8 @@ def _embed_prefect(verbose: bool) -> None:
     """Settings of the embedded Prefect; whatever the user's environment says goes first."""
     from flows.embedded import PREFECT_DEFAULTS, prefect_home
 
-    os.environ.setdefault("PREFECT_HOME", str(prefect_home()))
+    home = os.environ.setdefault("PREFECT_HOME", str(prefect_home()))
+    os.makedirs(home, exist_ok=True)
     if not verbose:
         os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     for name, value in PREFECT_DEFAULTS.items():

@@ -59,6 +59,7 @@ def closing_rows(report: dict[str, Any]) -> list[dict[str, Any]]:
     rows, champion = report["rows"], report["champion"]
     quarantined = sum(rows["quarantined"].values())
     agent = report["evaluation"]["agent"]
+    interval = _interval(agent["ci_low"], agent["ci_high"])
     did = {
         "ingest": f"{rows['vendor']:,} vendor rows, {rows['in']:,} events",
         "clean": f"{rows['kept']:,} kept + {quarantined:,} quarantined = {rows['kept'] + quarantined:,}",
@@ -67,7 +68,7 @@ def closing_rows(report: dict[str, Any]) -> list[dict[str, Any]]:
             f"{h} s R2 {s['r2']:.4f} ({'established' if s['established'] else 'not established'})"
             for h, s in report["signal"].items()
         ),
-        "evaluate": f"agent {agent['mean_is_bps']:+.3f} bps [{agent['ci_low']:+.3f}, {agent['ci_high']:+.3f}], n {agent['n']:,}",
+        "evaluate": f"agent {agent['mean_is_bps']:+.3f} bps, 95% {interval}, n {agent['n']:,}",
         "promote": f"champion {champion['name']} v{champion['version']} ({'moved' if champion['moved'] else 'kept'})",
     }
     return [
@@ -78,6 +79,11 @@ def closing_rows(report: dict[str, Any]) -> list[dict[str, Any]]:
         }
         for stage in report["stages"]
     ]
+
+
+def _interval(low: float | None, high: float | None) -> str:
+    """An interval as text; without bounds where there were too few clusters to give any."""
+    return "too few clusters" if low is None or high is None else f"{low:+.3f} to {high:+.3f}"
 
 
 def print_closing(report: dict[str, Any]) -> None:
@@ -118,7 +124,7 @@ def print_closing(report: dict[str, Any]) -> None:
         policies.add_row(
             name,
             f"{row['mean_is_bps']:+.3f}",
-            f"{row['ci_low']:+.3f} to {row['ci_high']:+.3f}",
+            _interval(row["ci_low"], row["ci_high"]),
             f"{row['n']:,}",
             "" if name == "agent" else verdict,
         )

@@ -5,7 +5,6 @@ from typing import Any
 
 from prefect import flow
 
-from feature_repo.lake import list_partitions
 from feature_repo.progress import Progress
 from flows import artifacts
 from flows.champions import pinned_champion, version_of
@@ -34,8 +33,7 @@ def evaluate_policies(params: EvaluateParams) -> StageResult:
             "untrained": agent_folder / "bundle_untrained",
             "champion": champion.bundle_dir,
         }
-        config = evaluation_config(params, list_partitions(folder, "features.parquet"))
-        return evaluate(folder, forecasts_folder, policies, out, config, progress)
+        return evaluate(folder, forecasts_folder, policies, out, evaluation_config(params), progress)
 
     return run_stage("evaluate", id_, work, force=params.force)
 

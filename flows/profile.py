@@ -9,6 +9,7 @@ from flows.params import EvaluateParams, TrainAgentParams, TrainSignalParams
 from flows.settings import load_profile, settings
 
 if TYPE_CHECKING:
+    from training.evaluation.config import EvaluationConfig
     from training.execution.agent_config import AgentConfig
     from training.signals.config import SignalConfig
 
@@ -34,7 +35,19 @@ def agent_config(params: TrainAgentParams, partitions: list[Partition]) -> "Agen
     days = split_days(partitions, params.test_days).train_days
     base = AgentConfig.quick(days) if profile["extends"] == "quick" else AgentConfig.full(days)
     seeds = tuple(seed + params.seed for seed in base.seeds)
-    return _with_overrides(replace(base, seeds=seeds), "agent", params.profile, profile["agent"])
+    chosen = replace(base, seeds=seeds, tracking_uri=settings().tracking_uri)
+    return _with_overrides(chosen, "agent", params.profile, profile["agent"])
+
+
+def evaluation_config(params: EvaluateParams) -> "EvaluationConfig":
+    """Settings of the evaluation."""
+    from training.evaluation.config import EvaluationConfig
+
+    profile = load_profile(params.profile)
+    base = EvaluationConfig.quick() if profile["extends"] == "quick" else EvaluationConfig.full()
+    longest = max(signal_config(params).horizons_s)
+    chosen = replace(base, test_days=params.test_days, seed=params.seed, longest_label_s=longest)
+    return _with_overrides(chosen, "evaluation", params.profile, profile["evaluation"])
 
 
 def _with_overrides(config: Config, section: str, profile: str, values: dict[str, Any]) -> Config:

@@ -38,6 +38,7 @@ class Settings(BaseSettings):
     @property
     def tracking_uri(self) -> str:
         """MLflow tracking database (SQLite; MLflow's file store is gone)."""
+        self.registry.mkdir(parents=True, exist_ok=True)
         return f"sqlite:///{self.lake.absolute()}/registry/mlflow.db"
 
 

@@ -43,7 +43,9 @@ def skill_rows(summary: dict[str, Any]) -> list[dict[str, Any]]:
         {
             "horizon": f"{horizon} s",
             "R2": round(skill["r2"], 5),
-            "95% interval": f"{skill['ci_low']:.5f} to {skill['ci_high']:.5f}",
+            "95% interval": "none: too few half hours"
+            if skill["ci_low"] is None
+            else f"{skill['ci_low']:.5f} to {skill['ci_high']:.5f}",
             "skill": "established" if skill["established"] else "not established",
         }
         for horizon, skill in summary["skill"].items()

@@ -62,7 +62,8 @@ def serve_until_interrupted(port: int, schedule: bool) -> None:
     with platform(port, schedule=schedule) as running:
         print(f"Prefect UI: {running.url}")
         print(
-            f"nightly schedule: {'on' if schedule else 'off'}, time zone {settings().timezone}; lake: {settings().lake.absolute()}"
+            f"nightly schedule: {'on' if schedule else 'off'}, time zone {settings().timezone}; "
+            f"lake: {settings().lake.absolute()}"
         )
         print("Ctrl-C stops the server and the worker", flush=True)
         try:

@@ -89,8 +89,9 @@ def build_book(events: pa.Table, depth: int, name: str = "events") -> tuple[Book
     order, orders = _dense_orders(column["order_id"], resting)
     arrays = (column["kind"], column["side"], price, size, order, column["flags"])
     ts, book, trade, counts = replay(ts_ns, *arrays, orders, low, levels, depth)
-    sides = (np.ascontiguousarray(book[:, i]) for i in range(4))
-    built = Book(ts.copy(), *sides, *(trade[:, i].copy() for i in range(2)), trade[:, 2].astype(np.int8))
+    bid_px, bid_sz, ask_px, ask_sz = (np.ascontiguousarray(book[:, i]) for i in range(4))
+    trade_px, trade_sz = trade[:, 0].copy(), trade[:, 1].copy()
+    built = Book(ts.copy(), bid_px, bid_sz, ask_px, ask_sz, trade_px, trade_sz, trade[:, 2].astype(np.int8))
     return built, BookCounts(*(int(count) for count in counts))
 
 
@@ -120,11 +121,11 @@ def load_book(features_dir: Path, partition: Partition) -> Book:
     try:
         table = pq.read_table(path, partitioning=None)
         depth = sum(name.startswith("bid_px_") for name in table.column_names)
-        levels = (
+        bid_px, bid_sz, ask_px, ask_sz = (
             np.column_stack([table.column(f"{side}_{k}").to_numpy() for k in range(depth)]).astype(np.int32)
             for side in _SIDES
         )
-        trade = (table.column(name).to_numpy() for name in ("trade_px", "trade_sz", "trade_side"))
-        return Book(table.column("ts_ns").to_numpy(), *levels, *trade)
+        trade_px, trade_sz, trade_side = (table.column(f"trade_{what}").to_numpy() for what in ("px", "sz", "side"))
+        return Book(table.column("ts_ns").to_numpy(), bid_px, bid_sz, ask_px, ask_sz, trade_px, trade_sz, trade_side)
     except (OSError, KeyError, ValueError, pa.ArrowInvalid) as error:
         raise InputError(f"{path}: not a readable book ({error}); run the features stage again") from error

@@ -1,8 +1,8 @@
 """The synthetic market's generator: a seeded order-by-order queue-reactive book around a reference price.
 
 In the spirit of Huang, Lehalle and Rosenbaum (2015): limit orders, cancels and market orders arrive with intensities
-that depend on the queue they meet, and the reference price moves when a best queue is used up. What is planted, and what is
-not, stands in docs/synthetic.md with formulas.
+that depend on the queue they meet, and the reference price moves when a best queue is used up. What is planted, and
+what is not, stands in docs/synthetic.md with formulas.
 """
 
 from dataclasses import dataclass
