@@ -167,15 +167,15 @@ def _ints(batch: pa.RecordBatch, name: str) -> np.ndarray:
 
 
 def _csv_batches(path: Path, columns: tuple[str, ...], count: ReadCount) -> Iterator[pa.RecordBatch]:
-    """Batches of the number columns of the one CSV in a zip."""
-    numbers = [name for name in columns if name not in _TEXT]
+    """Batches of the one CSV in a zip: its numbers as int64 and the exchange as text."""
+    types = {name: pa.string() if name in _TEXT else pa.int64() for name in columns if name != "condition"}
     try:
         with zipfile.ZipFile(path) as archive, archive.open(_only_member(archive, path)) as stream:
             reader = csv.open_csv(
                 stream,
                 read_options=csv.ReadOptions(column_names=list(columns), block_size=8 << 20, use_threads=False),
                 convert_options=csv.ConvertOptions(
-                    column_types={name: pa.int64() for name in numbers}, include_columns=numbers, null_values=[]
+                    column_types=types, include_columns=list(types), null_values=[], strings_can_be_null=False
                 ),
                 parse_options=csv.ParseOptions(quote_char=False, newlines_in_values=False),
             )
@@ -193,7 +193,7 @@ def _csv_batches(path: Path, columns: tuple[str, ...], count: ReadCount) -> Iter
 
 def _require_limits(batch: pa.RecordBatch, path: Path, columns: tuple[str, ...]) -> None:
     """Refuse a number so large that nanoseconds or ticks made of it would wrap around."""
-    for name in batch.schema.names:
+    for name in (name for name in batch.schema.names if name not in _TEXT):
         values, limit = _ints(batch, name), _limit(name)
         if len(values) and (values.min() < -limit or values.max() > limit):
             raise InputError(_describe_bad_line(path, columns) or f"{path}: a {name} is beyond {limit}")
