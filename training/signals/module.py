@@ -22,7 +22,7 @@ from torch.nn import functional
 
 from training.signals.config import SignalConfig
 
-MAX_GAIN = 2.0
+MAX_GAIN = 1.0
 
 
 class SignalNet(nn.Module):
@@ -127,7 +127,7 @@ class SignalModule(pl.LightningModule):
 def calibrate(net: SignalNet, batches: Iterable[Sequence[Tensor]], chunks_per_block: int) -> NDArray[np.float64]:
     """Set the gain of each horizon from the validation tail, whose `batches` come in time order; returns it (H,).
 
-    The least-squares gain b, held within 0 to 2, times the positive-part James-Stein factor 1 - 1/t^2 (James and Stein
+    The least-squares gain b, held within 0 to 1, times the positive-part James-Stein factor 1 - 1/t^2 (James and Stein
     1961), t being b over its standard error across blocks of `chunks_per_block` chunks, for labels of neighbouring
     chunks overlap. So a forecast that the tail does not confirm is drawn to zero, which costs nothing out of sample.
     """
