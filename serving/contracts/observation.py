@@ -162,7 +162,8 @@ def build_observation(
     low, high = observation_bounds()
     missing = np.float32(forecasts is None)
     row = np.asarray(features, np.float32)
-    bad = finish_observation(out, len(PRIVATE_NAMES), row, values, missing, side, directional_signs(), low, high)
+    signs = directional_signs()
+    bad = finish_observation(out, len(PRIVATE_NAMES), row, values, missing, side, signs, low, high)  # type: ignore[arg-type]
     if bad >= 0:
         raise InputError(f"observation {OBSERVATION_NAMES[bad]} is {out[bad]}: a policy must not act on it")
     return out

@@ -138,4 +138,5 @@ class AgentConfig:
         for name in values:
             if name not in known:
                 raise InputError(f"agent {name} is no setting; known: {', '.join(sorted(known))}")
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+        plain: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
+        return cls(**plain)

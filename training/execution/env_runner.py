@@ -37,6 +37,8 @@ class ColumnEnvRunner(SingleAgentEnvRunner):
     Both autoreset modes of Gymnasium are understood; with SAME_STEP an episode must end by termination.
     """
 
+    env: Any
+
     @override(SingleAgentEnvRunner)
     def make_env(self) -> None:
         """Build the vector environment with the factory in `config.env_config`."""

@@ -31,7 +31,7 @@ def export_policy(weights: "Weights") -> bytes:
     """
     from onnx import helper
 
-    constants = {"mean": weights["normaliser.mean"], "scale": weights["normaliser.scale"]}
+    constants: dict[str, Any] = {"mean": weights["normaliser.mean"], "scale": weights["normaliser.scale"]}
     constants |= {"limit": np.float32(NORMALISED_LIMIT), "minus_limit": np.float32(-NORMALISED_LIMIT)}
     nodes = [
         helper.make_node("Sub", ["observation", "mean"], ["centred"]),
@@ -63,7 +63,7 @@ def masked_policy_model(
     import onnx
     from onnx import TensorProto, helper, numpy_helper
 
-    whole = {**constants, "mask.half": np.float32(0.5), "mask.logit": np.float32(MASKED_LOGIT)}
+    whole: dict[str, Any] = {**constants, "mask.half": np.float32(0.5), "mask.logit": np.float32(MASKED_LOGIT)}
     for name, value in whole.items():
         if not np.isfinite(value).all():
             raise InputError(f"policy weight {name} is not finite: the training diverged; lower learning_rate")

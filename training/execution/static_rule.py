@@ -46,7 +46,7 @@ def static_rule_onnx() -> bytes:
     preference = np.array([[_PREFERENCE[index] for index in range(len(ACTION_NAMES))]], dtype=np.float32)
     bonus = np.zeros_like(preference)
     bonus[0, CROSS] = _THIN_BONUS
-    constants = {
+    constants: dict[str, Any] = {
         "column": np.array([OPPOSITE_QUEUE_SHARE], dtype=np.int64),
         "thin_share": np.float32(THIN_SHARE),
         "bonus": bonus,

@@ -70,7 +70,7 @@ class ExecutionWorld:
     def fingerprint(self) -> str:
         """sha256 (hex) of the names and bytes of all files that the training reads."""
         digest = hashlib.sha256()
-        sources = [(self.features_dir, ("book.parquet", "features.parquet"))]
+        sources: list[tuple[Path, tuple[str, ...]]] = [(self.features_dir, ("book.parquet", "features.parquet"))]
         if self.forecasts_dir is not None:
             sources.append((self.forecasts_dir, ("forecasts.parquet",)))
         for item in self.partitions:

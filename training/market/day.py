@@ -87,7 +87,7 @@ def load_market_day(features_dir: Path, forecasts_dir: Path | None, partition: P
     feature_ns = table["ts_ns"].astype(np.int64)
     features = np.column_stack([table[name] for name in names]).astype(np.float32)
     forecasts, missing = _forecasts(forecasts_dir, partition, feature_ns)
-    finite = np.isfinite(features).all(axis=1) & np.isfinite(forecasts).all(axis=1)
+    finite = np.asarray(np.isfinite(features).all(axis=1) & np.isfinite(forecasts).all(axis=1))
     if not finite.all():
         raise InputError(f"{path}: {int((~finite).sum())} of {len(finite)} rows are not finite; build features again")
     valid = np.asarray(table["book_valid"] != 0, bool)
