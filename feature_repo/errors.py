@@ -17,3 +17,9 @@ class GateFailedError(ShortfallError):
     """A data gate stopped the run: the message names the expectation, what was seen and what was allowed."""
 
     exit_code = 3
+
+
+class DiskFullError(ShortfallError):
+    """The disk of the output is full; what was written before stays untouched."""
+
+    exit_code = 2

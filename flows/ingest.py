@@ -38,11 +38,16 @@ def ingest_id(params: IngestParams) -> str:
     request = ingest_request(params)
     plans = get_reader(request.source).plan(request)
     inputs = sorted({path for plan in plans for path in plan.inputs})
-    digests = [hashlib.file_digest(path.open("rb"), "sha256").hexdigest() for path in inputs]
+    digests = [_sha256(path) for path in inputs]
     partitions = [str(plan.partition) for plan in plans]
     own = IngestParams(**params.model_dump(include=set(IngestParams.model_fields) - {"force"}))
     # Where the files lie does not matter, what they hold does.
     return stage_id("ingest", own.model_copy(update={"data": None}), inputs=digests, partitions=partitions)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def planned_dates(params: IngestParams) -> list[str]:

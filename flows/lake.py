@@ -18,15 +18,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from feature_repo.errors import GateFailedError, ShortfallError
+from feature_repo.errors import DiskFullError, GateFailedError, ShortfallError
 
 MARKER = "_stage.json"
-
-
-class DiskFullError(ShortfallError):
-    """The lake's disk is full; nothing that was published is touched."""
-
-    exit_code = 2
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,10 @@ from prefect.client.schemas.objects import State, TaskRun
 from prefect.runtime import flow_run
 from prefect.tasks import Task
 
-from feature_repo.errors import GateFailedError, InputError
+from feature_repo.errors import DiskFullError, GateFailedError, InputError
 from feature_repo.progress import Progress
 from flows.ids import lake
-from flows.lake import DiskFullError, StageResult
+from flows.lake import StageResult
 from flows.progress import ArtifactProgress, reporter
 
 FINAL = (InputError, GateFailedError, DiskFullError)

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from feature_repo.errors import InputError, ShortfallError
+from feature_repo.errors import DiskFullError, InputError
 from feature_repo.lake import Partition
 from feature_repo.progress import Progress, no_progress
 from feature_repo.ticks.instruments import save_instruments
@@ -25,12 +25,6 @@ ROW_GROUP_ROWS = 262_144
 
 BRONZE_BYTES_PER_INPUT_BYTE = 4
 """Zipped CSV grows to 3.2 times its size, vendor Parquet to 1.8 times."""
-
-
-class DiskFullError(ShortfallError):
-    """The disk of the output is full; what was written before stays untouched."""
-
-    exit_code = 2
 
 
 def ingest(request: IngestRequest, out_dir: Path, progress: Progress = no_progress) -> dict[str, Any]:

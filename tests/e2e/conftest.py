@@ -6,6 +6,8 @@ import os
 import socket
 import subprocess
 import sys
+import time
+import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +41,30 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator["object"]:
         yield started
     patch.undo()
     settings.cache_clear()
+
+
+def call(running, path: str, body: dict | None = None) -> object:
+    """What the Prefect API answers, as the UI asks it."""
+    request = urllib.request.Request(
+        f"{running.url}/api{path}",
+        data=None if body is None else json.dumps(body).encode(),
+        headers={"Content-Type": "application/json"},
+        method="GET" if body is None else "POST",
+    )
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        return json.load(answer)
+
+
+def wait_until_completed(running, flow_run_id: str) -> None:
+    """Wait until a flow run has ended; fails where it did not complete, or takes eight minutes."""
+    limit = time.monotonic() + 480
+    while True:
+        state = call(running, f"/flow_runs/{flow_run_id}")["state"]
+        if state["type"] in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED"):
+            break
+        assert time.monotonic() < limit, f"still {state['name']}"
+        time.sleep(1)
+    assert state["type"] == "COMPLETED", state
 
 
 @dataclass(frozen=True)

@@ -1,25 +1,11 @@
 """A real Prefect server and worker: the deployments of prefect.yaml, the schedule, and a run as the UI starts it."""
 
-import json
-import time
-import urllib.request
-
 import pytest
+from conftest import call, wait_until_completed
 
 from flows.params import STAGES
 
 pytestmark = [pytest.mark.e2e, pytest.mark.spark, pytest.mark.ray]
-
-
-def call(running, path: str, body: dict | None = None) -> object:
-    request = urllib.request.Request(
-        f"{running.url}/api{path}",
-        data=None if body is None else json.dumps(body).encode(),
-        headers={"Content-Type": "application/json"},
-        method="GET" if body is None else "POST",
-    )
-    with urllib.request.urlopen(request, timeout=30) as answer:
-        return json.load(answer)
 
 
 def test_deployments_when_applied_then_one_for_the_night_and_one_for_each_stage(running):
@@ -37,11 +23,7 @@ def test_nightly_deployment_when_started_with_changed_parameters_then_completes_
     deployment = call(running, "/deployments/name/nightly/nightly")
     params = {"profile": "tests/e2e/tiny.yaml", "synthetic_days": 3, "synthetic_hours": 0.5, "test_days": 1}
     run = call(running, f"/deployments/{deployment['id']}/create_flow_run", {"parameters": {"params": params}})
-    limit = time.monotonic() + 480
-    while (state := call(running, f"/flow_runs/{run['id']}")["state"])["type"] not in ("COMPLETED", "FAILED", "CRASHED"):
-        assert time.monotonic() < limit, f"still {state['name']}"
-        time.sleep(1)
-    assert state["type"] == "COMPLETED", state
+    wait_until_completed(running, run["id"])
     children = call(running, "/flow_runs/filter", {"flow_runs": {"parent_flow_run_id": {"any_": [run["id"]]}}})
     assert children == [] or all(child["state"]["type"] == "COMPLETED" for child in children)
     keys = {item["key"] for item in call(running, "/artifacts/latest/filter", {})}

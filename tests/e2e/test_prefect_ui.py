@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from test_deployments import call
+from conftest import call, wait_until_completed
 
 pytestmark = [pytest.mark.ui]
 
@@ -42,7 +42,10 @@ def fill(browser, label: str, value: object) -> None:
     from selenium.webdriver.common.by import By
     from selenium.webdriver.common.keys import Keys
 
-    box = f"//span[starts-with(normalize-space(), '{label} (')]/ancestor::div[contains(@class, 'schema-form-property')][1]"
+    box = (
+        f"//span[starts-with(normalize-space(), '{label} (')]"
+        "/ancestor::div[contains(concat(' ', @class, ' '), ' schema-form-property ')][1]"
+    )
     if label == "Test Days":  # optional: its field appears once the type is chosen
         browser.find_element(By.XPATH, f"{box}//button[normalize-space()='int']").click()
     field = browser.find_element(By.XPATH, f"{box}//*[self::input or self::textarea]")
@@ -79,11 +82,7 @@ def test_nightly_when_run_from_the_ui_with_a_filled_form_then_completes(running,
     run = _newest_run(running, deployment["id"])
     assert run["parameters"]["params"]["synthetic_days"] == 3
     assert run["parameters"]["params"]["profile"] == "tests/e2e/tiny.yaml"
-    limit = time.monotonic() + 480
-    while (state := call(running, f"/flow_runs/{run['id']}")["state"])["type"] not in ("COMPLETED", "FAILED", "CRASHED"):
-        assert time.monotonic() < limit, f"still {state['name']}"
-        time.sleep(1)
-    assert state["type"] == "COMPLETED", state
+    wait_until_completed(running, run["id"])
     browser.get(f"{running.url}/runs/flow-run/{run['id']}")
     browser.find_element(By.XPATH, "//*[contains(text(), 'Completed')]")
     shoot(browser, "prefect-run")

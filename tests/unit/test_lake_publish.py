@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from feature_repo.errors import GateFailedError
-from flows.lake import DiskFullError, Lake, code_digest, fingerprint
+from feature_repo.errors import DiskFullError, GateFailedError
+from flows.lake import Lake, code_digest, fingerprint
 
 
 def write_value(value: str):
