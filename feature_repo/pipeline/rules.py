@@ -98,19 +98,23 @@ def with_duplicates(events: DataFrame, by_order: bool) -> DataFrame:
     spec = Window.partitionBy("order_id").orderBy("sequence") if by_order else sequence_window()
     row = F.struct("ts_event_ns", "ts_recv_ns", "kind", "side", "price_ticks", "size", "order_id", "flags")
     print_without_id = (F.col("kind") == int(Kind.TRADE)) & (F.col("order_id") == 0)
-    return events.withColumn("_previous", F.lag(row).over(spec)).withColumn(
-        "rule", first_rule(("exact_duplicate", ~print_without_id & (F.col("_previous") == row)))
-    ).drop("_previous")
+    return (
+        events.withColumn("_previous", F.lag(row).over(spec))
+        .withColumn("rule", first_rule(("exact_duplicate", ~print_without_id & (F.col("_previous") == row))))
+        .drop("_previous")
+    )
 
 
 def in_session(windows_ns: list[tuple[int, int]]) -> Column:
-    """Whether `ts_event_ns` lies in one of the half-open windows; an event exactly at the open is in."""
+    """Whether `ts_event_ns` lies in one of the half-open windows; an event exactly at the open is in.
+
+    The windows go in as one array: single numbers would stand in the generated code, and every day be compiled anew.
+    """
     from pyspark.sql import functions as F
 
-    inside = F.lit(False)
-    for opens, closes in windows_ns:
-        inside = inside | ((F.col("ts_event_ns") >= opens) & (F.col("ts_event_ns") < closes))
-    return inside
+    moment = F.col("ts_event_ns")
+    windows = F.array(*(F.array(F.lit(opens), F.lit(closes)) for opens, closes in windows_ns))
+    return F.exists(windows, lambda window: (moment >= window[0]) & (moment < window[1]))
 
 
 def with_order_rule(events: DataFrame, limits: CleanLimits) -> DataFrame:
@@ -177,9 +181,11 @@ def with_changes(events: DataFrame) -> DataFrame:
         for number in (TRADES, BIDS, ASKS)
     }
     events = events.withColumns({f"_last{number}": column for number, column in last.items()})
-    own = F.when(F.col("series") == TRADES, F.col(f"_last{TRADES}")).when(
-        F.col("series") == BIDS, F.col(f"_last{BIDS}")
-    ).otherwise(F.col(f"_last{ASKS}"))
+    own = (
+        F.when(F.col("series") == TRADES, F.col(f"_last{TRADES}"))
+        .when(F.col("series") == BIDS, F.col(f"_last{BIDS}"))
+        .otherwise(F.col(f"_last{ASKS}"))
+    )
     changed = (F.col("series") > 0) & (own.isNull() | (own != F.col("price_ticks")))
     return events.withColumn("changed", changed).drop(*(f"_last{number}" for number in last))
 
@@ -214,8 +220,10 @@ def with_outliers(prices: DataFrame, limits: CleanLimits) -> DataFrame:
         F.coalesce(mean_before, mean_after) * (limits.outlier_gamma_bps * 1e-4),
     )
     bound = F.least(sd_before, sd_after) * limits.outlier_sds + gamma  # least skips the side that has no say
-    off_before, off_after = (F.col("price_ticks") - F.coalesce(m, other) for m, other in
-                             ((mean_before, mean_after), (mean_after, mean_before)))
+    off_before, off_after = (
+        F.col("price_ticks") - F.coalesce(m, other)
+        for m, other in ((mean_before, mean_after), (mean_after, mean_before))
+    )
     above = (off_before > bound) & (off_after > bound)
     below = (off_before < -bound) & (off_after < -bound)
     outlier = F.coalesce((F.col("price_ticks") > 0) & (above | below), F.lit(False))

@@ -90,7 +90,8 @@ def spark_session(cores: int = 2, driver_memory: str = "2g", master: str | None 
 def _settings(cores: int, memory: str, scratch: Path, logging_config: Path, *, local: bool) -> dict[str, str]:
     settings = {
         "spark.driver.memory": memory,
-        "spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile=file:{logging_config} -XX:+UseSerialGC "
+        # C1 alone: the plans run for seconds, and the optimising compiler's threads cost more than they give back.
+        "spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile=file:{logging_config} -XX:+UseSerialGC -XX:TieredStopAtLevel=1 "
         f"-Djava.io.tmpdir={scratch}",
         "spark.ui.enabled": "false",
         "spark.ui.showConsoleProgress": "false",
