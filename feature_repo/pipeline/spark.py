@@ -91,8 +91,8 @@ def _settings(cores: int, memory: str, scratch: Path, logging_config: Path, *, l
     settings = {
         "spark.driver.memory": memory,
         # C1 alone: the plans run for seconds, and the optimising compiler's threads cost more than they give back.
-        "spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile=file:{logging_config} -XX:+UseSerialGC -XX:TieredStopAtLevel=1 "
-        f"-Djava.io.tmpdir={scratch}",
+        "spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile=file:{logging_config} "
+        f"-XX:+UseSerialGC -XX:TieredStopAtLevel=1 -Djava.io.tmpdir={scratch}",
         "spark.ui.enabled": "false",
         "spark.ui.showConsoleProgress": "false",
         "spark.sql.session.timeZone": "UTC",
