@@ -5,7 +5,7 @@ that depend on the queue they meet, and the reference price moves when a best qu
 what is not, stands in docs/synthetic.md with formulas.
 """
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numba import njit
@@ -19,28 +19,34 @@ BUY, SELL, LAST = int(Side.BUY), int(Side.SELL), int(Flag.LAST)
 
 LEVELS = 6  # price levels a side that orders arrive at
 RING = 64  # slots of the ladder; a price's slot is price mod RING
+KEPT_LEVELS = 13  # a side; orders that the price leaves further behind are cancelled
 QUEUE = 512  # most orders at one price
 KIND, SIDE, PRICE, SIZE, ORDER, FLAGS, TS = 0, 1, 2, 3, 4, 5, 6
 """Columns of the generator's output."""
+_BID, _ASK, _GAP, _ORDERS, _COUNT, _NOW = 0, 1, 2, 3, 4, 5
+"""State of the simulation: best prices in ticks; +1 or -1 while the ask or bid is used up and the spread open; orders
+and rows so far; ns since the open."""
+_STEP_NS = 1_000  # between the events of one burst
 
 
-@dataclass(frozen=True)
-class MarketParameters:
+class MarketParameters(NamedTuple):
     """Published parameters of the synthetic market; rates are per second at activity 1."""
 
     attempts: float = 0.12  # attacks on a best queue: each uses it up, and half of them move the price
     trades: float = 0.7  # market orders that leave the best queue standing, both sides together
     trade_lots: float = 6.0  # mean size of a market order (geometric)
-    adds_best: float = 0.33  # limit orders at the best price, a side, at the typical queue
+    adds_best: float = 0.6  # limit orders at the best price, a side, at the typical queue
     adds_deep: float = 0.22  # the same at each deeper level
-    cancels: float = 0.025  # per resting order
+    cancels_best: float = 0.05  # per order resting at the best price
+    cancels_deep: float = 0.025  # per order resting deeper
     order_lots: float = 6.0  # mean size of a limit order (geometric)
     refill: float = 6.0  # arrivals at an empty level are this many times more frequent
     typical_orders: float = 12.0  # orders at a level from which on arrivals are at their base rate
     gap_s: float = 0.8  # mean time that the spread stays open after an attack
     traded_share: float = 0.6  # part of an attacked queue that trades; the rest is cancelled
-    signal_relaxation_s: float = 10.0  # of the planted signal
-    flow_tilt: float = 5.0  # tilt of the order flow per unit of strength, at most 0.8 in all
+    signal_relaxation_s: float = 6.0  # of the planted signal
+    flow_tilt: float = 4.0 / 3.0  # tilt of the order flow per unit of strength
+    max_flow_tilt: float = 0.8  # and never more than this
     activity_sd: float = 0.6  # of log activity
     activity_relaxation_s: float = 120.0
     u_shape: float = 0.9  # activity at open and close over noon, less one
@@ -49,10 +55,10 @@ class MarketParameters:
 def latent_path(seed: int, day: int, seconds: int, relaxation_s: float) -> NDArray[np.float64]:
     """The planted signal of a day, one value a second, `(seconds,) float64` in [-1, 1].
 
-    s = clip(x / 2), x a stationary Gaussian AR(1) with unit variance and relaxation time `relaxation_s`.
+    s = clip(x), x a stationary Gaussian AR(1) with unit variance and relaxation time `relaxation_s`.
     """
     rng = np.random.default_rng([seed, day, 1])
-    return np.clip(_ar1(rng, seconds, relaxation_s) / 2.0, -1.0, 1.0)
+    return np.clip(_ar1(rng, seconds, relaxation_s), -1.0, 1.0)
 
 
 def activity_path(seed: int, day: int, seconds: int, parameters: MarketParameters) -> NDArray[np.float64]:
@@ -81,6 +87,14 @@ def _filter(phi, scale, noise):
     return path
 
 
+class _Ladder(NamedTuple):
+    """Resting orders, first in first out: `ids, sizes (2, RING, QUEUE)`, `heads (2, RING)` orders each; bids are 0."""
+
+    ids: NDArray[np.int64]
+    sizes: NDArray[np.int64]
+    heads: NDArray[np.int64]
+
+
 def generate_day(
     seed: int, day: int, seconds: int, reference: int, strength: float, parameters: MarketParameters
 ) -> NDArray[np.int64]:
@@ -91,24 +105,140 @@ def generate_day(
     """
     signal = latent_path(seed, day, seconds, parameters.signal_relaxation_s)
     activity = activity_path(seed, day, seconds, parameters)
-    rates = np.array(
-        [
-            parameters.attempts,
-            parameters.trades,
-            parameters.trade_lots,
-            parameters.adds_best,
-            parameters.adds_deep,
-            parameters.cancels,
-            parameters.order_lots,
-            parameters.refill,
-            parameters.typical_orders,
-            parameters.gap_s,
-            parameters.traded_share,
-            min(0.8, parameters.flow_tilt * strength),
-        ]
-    )
+    tilt = min(parameters.max_flow_tilt, parameters.flow_tilt * strength)
+    shape = (2, RING, QUEUE)
+    ladder = _Ladder(np.zeros(shape, np.int64), np.zeros(shape, np.int64), np.zeros(shape[:2], np.int64))
+    state = np.array([reference, reference + 1, 0, 0, 0, 0], np.int64)
     rng = np.random.default_rng([seed, day, 3])
-    return _simulate(rng, seconds, reference, strength, signal, activity, rates)
+    rows = _simulate(rng, state, ladder, strength * signal, tilt * signal, activity, parameters)
+    return rows[rows[:, TS] < seconds * NS]  # the last burst may run past the close
+
+
+@njit(cache=True)
+def _simulate(rng, state, ladder, lean, tilt, activity, p):
+    """All events of a day; `lean` moves the price and `tilt` the flow, one value of each a second."""
+    out = np.empty((1 << 18, 7), np.int64)
+    out = _open_book(rng, out, state, ladder, p)
+    seconds = len(activity)
+    weight = np.zeros(4 * LEVELS)
+    while True:
+        second = state[_NOW] // NS
+        if second >= seconds:
+            break
+        speed = activity[second]
+        closing = 1.0 / p.gap_s if state[_GAP] != 0 else 0.0
+        attacking = speed * p.attempts if state[_GAP] == 0 else 0.0
+        trading = speed * p.trades
+        total = closing + attacking + trading + speed * _weigh(weight, state, ladder, tilt[second], p)
+        step = np.int64(-np.log(1.0 - rng.random()) / total * 1e9) + _STEP_NS
+        if (state[_NOW] + step) // NS > second:  # rates change at the next second: draw again from there (memoryless)
+            state[_NOW] = (second + 1) * NS
+            continue
+        state[_NOW] += step
+        pick = rng.random() * total
+        if pick < closing:
+            out = _close_gap(rng, out, state, ladder, lean[second], p)
+        elif pick < closing + attacking:
+            out = _attack(rng, out, state, ladder, lean[second], p)
+        elif pick < closing + attacking + trading:
+            out = _trade_within(rng, out, state, ladder, tilt[second], p)
+        else:
+            out = _limit_or_cancel(rng, out, state, ladder, weight, (pick - closing - attacking - trading) / speed, p)
+    return out[: state[_COUNT]]
+
+
+@njit(cache=True)
+def _open_book(rng, out, state, ladder, p):
+    """The opening book at time 0; its last order is flagged LAST."""
+    for level in range(LEVELS):
+        for b in range(2):
+            for _ in range(4 + rng.poisson(p.typical_orders - 4)):
+                out = _join(rng, out, state, ladder, b, _price(state, b, level), p.order_lots)
+    out[state[_COUNT] - 1, FLAGS] = LAST
+    return out
+
+
+@njit(cache=True)
+def _weigh(weight, state, ladder, tilt, p):
+    """Fill `weight (4 LEVELS,)` with the intensities of limit orders, then of cancels, by level and side; their sum."""
+    total = 0.0
+    for level in range(LEVELS):
+        for b in range(2):
+            orders = ladder.heads[b, _price(state, b, level) % RING]
+            toward = tilt if b == 0 else -tilt
+            thin = 1.0 + (p.refill - 1.0) * max(0.0, 1.0 - orders / p.typical_orders)
+            arrive = (p.adds_best if level == 0 else p.adds_deep) * thin * (1.0 + toward)
+            leave = (p.cancels_best if level == 0 else p.cancels_deep) * orders * (1.0 - toward)
+            weight[2 * level + b] = arrive
+            weight[2 * LEVELS + 2 * level + b] = leave
+            total += arrive + leave
+    return total
+
+
+@njit(cache=True)
+def _attack(rng, out, state, ladder, lean, p):
+    """Use up a best queue: part of it trades, the rest is cancelled, and the spread opens."""
+    up = rng.random() < 0.5 * (1.0 + lean)
+    b = 1 if up else 0
+    price = _price(state, b, 0)
+    slot = price % RING
+    lots = max(1, int(p.traded_share * ladder.sizes[b, slot, : ladder.heads[b, slot]].sum()))
+    out = _hit(out, state, ladder, b, price, lots)
+    out = _cancel_all(out, state, ladder, b, price)
+    state[_ASK if up else _BID] += 1 if up else -1
+    state[_GAP] = 1 if up else -1
+    return out
+
+
+@njit(cache=True)
+def _close_gap(rng, out, state, ladder, lean, p):
+    """End an attack: the other side follows, so that the price has moved, or the used-up side comes back."""
+    gap = state[_GAP]
+    follows = rng.random() < 0.5 * (1.0 + lean * gap)
+    b = 0 if (gap > 0) == follows else 1  # side on which the new best queue stands
+    state[_ASK if b else _BID] += -1 if b else 1
+    for _ in range(3 + rng.poisson(p.typical_orders / 2)):
+        out = _join(rng, out, state, ladder, b, _price(state, b, 0), p.order_lots)
+        state[_NOW] += _STEP_NS
+    state[_GAP] = 0
+    for side in range(2):  # before their slots of the ladder are needed again
+        for level in range(KEPT_LEVELS, RING // 2):
+            out = _cancel_all(out, state, ladder, side, _price(state, side, level))
+    return out
+
+
+@njit(cache=True)
+def _trade_within(rng, out, state, ladder, tilt, p):
+    """A market order that leaves the best queue standing."""
+    b = 1 if rng.random() < 0.5 * (1.0 + tilt) else 0
+    price = _price(state, b, 0)
+    slot = price % RING
+    queued = ladder.sizes[b, slot, : ladder.heads[b, slot]].sum()
+    return _hit(out, state, ladder, b, price, min(_geometric(rng, p.trade_lots), queued - 1))
+
+
+@njit(cache=True)
+def _limit_or_cancel(rng, out, state, ladder, weight, pick, p):
+    """One limit order or one cancel, the one that `pick` falls on in `weight`; a best queue keeps one order."""
+    chosen = len(weight) - 1
+    for i in range(len(weight)):
+        pick -= weight[i]
+        if pick < 0.0:
+            chosen = i
+            break
+    b, level = chosen % 2, (chosen % (2 * LEVELS)) // 2
+    price = _price(state, b, level)
+    if chosen < 2 * LEVELS:
+        return _join(rng, out, state, ladder, b, price, p.order_lots)
+    orders = ladder.heads[b, price % RING]
+    if orders > (1 if level == 0 else 0):
+        out = _cancel(out, state, ladder, b, price, int(rng.random() * orders))
+    return out
+
+
+@njit(cache=True)
+def _price(state, b, level):
+    return state[_ASK] + level if b else state[_BID] - level
 
 
 @njit(cache=True)
@@ -118,191 +248,69 @@ def _geometric(rng, mean):
 
 
 @njit(cache=True)
-def _emit(out, count, kind, side, price, size, order, flags, ts):
+def _emit(out, state, kind, side, price, size, order):
+    """Write one row at the present time; a full table is doubled."""
+    count = state[_COUNT]
     if count == out.shape[0]:
         grown = np.empty((2 * out.shape[0], out.shape[1]), np.int64)
         grown[:count] = out
         out = grown
     row = out[count]
     row[KIND], row[SIDE], row[PRICE], row[SIZE] = kind, side, price, size
-    row[ORDER], row[FLAGS], row[TS] = order, flags, ts
+    row[ORDER], row[FLAGS], row[TS] = order, 0, state[_NOW]
+    state[_COUNT] += 1
     return out
 
 
 @njit(cache=True)
-def _push(ids, sizes, heads, b, slot, order, size):
-    """Append to a price's queue; False where it is full."""
-    n = heads[b, slot]
-    if n == ids.shape[2]:
-        return False
-    ids[b, slot, n], sizes[b, slot, n] = order, size
-    heads[b, slot] = n + 1
-    return True
+def _join(rng, out, state, ladder, b, price, mean_lots):
+    """A new order at the back of a price's queue; none where the queue is full."""
+    slot, size = price % RING, _geometric(rng, mean_lots)
+    place = ladder.heads[b, slot]
+    if place == QUEUE:
+        return out
+    state[_ORDERS] += 1
+    ladder.ids[b, slot, place], ladder.sizes[b, slot, place] = state[_ORDERS], size
+    ladder.heads[b, slot] += 1
+    return _emit(out, state, ADD, SELL if b else BUY, price, size, state[_ORDERS])
 
 
 @njit(cache=True)
-def _drop(ids, sizes, heads, b, slot, place):
+def _drop(ladder, b, slot, place):
     """Remove the order at `place` of a price's queue; the ones behind move up."""
-    n = heads[b, slot] - 1
-    for k in range(place, n):
-        ids[b, slot, k], sizes[b, slot, k] = ids[b, slot, k + 1], sizes[b, slot, k + 1]
-    heads[b, slot] = n
+    left = ladder.heads[b, slot] - 1
+    for k in range(place, left):
+        ladder.ids[b, slot, k], ladder.sizes[b, slot, k] = ladder.ids[b, slot, k + 1], ladder.sizes[b, slot, k + 1]
+    ladder.heads[b, slot] = left
 
 
 @njit(cache=True)
-def _hit(out, count, ids, sizes, heads, b, price, lots, ts):
-    """A market order of `lots` meets the front of a queue (b: 0 bids, 1 asks): a TRADE for each order, 1 us apart."""
+def _cancel(out, state, ladder, b, price, place):
     slot = price % RING
-    while lots > 0 and heads[b, slot] > 0:
-        fill = min(lots, sizes[b, slot, 0])
-        out = _emit(out, count, TRADE, SELL if b == 0 else BUY, price, fill, ids[b, slot, 0], 0, ts)
-        count += 1
-        ts += 1_000
+    side, lots, order = SELL if b else BUY, ladder.sizes[b, slot, place], ladder.ids[b, slot, place]
+    out = _emit(out, state, CANCEL, side, price, lots, order)
+    _drop(ladder, b, slot, place)
+    return out
+
+
+@njit(cache=True)
+def _cancel_all(out, state, ladder, b, price):
+    while ladder.heads[b, price % RING] > 0:
+        out = _cancel(out, state, ladder, b, price, 0)
+        state[_NOW] += _STEP_NS
+    return out
+
+
+@njit(cache=True)
+def _hit(out, state, ladder, b, price, lots):
+    """A market order of `lots` meets the front of a queue: a TRADE for each resting order."""
+    slot = price % RING
+    while lots > 0 and ladder.heads[b, slot] > 0:
+        fill = min(lots, ladder.sizes[b, slot, 0])
+        out = _emit(out, state, TRADE, BUY if b else SELL, price, fill, ladder.ids[b, slot, 0])
+        state[_NOW] += _STEP_NS
         lots -= fill
-        sizes[b, slot, 0] -= fill
-        if sizes[b, slot, 0] == 0:
-            _drop(ids, sizes, heads, b, slot, 0)
-    return out, count, ts
-
-
-@njit(cache=True)
-def _simulate(rng, seconds, reference, strength, signal, activity, rates):
-    attempts, trades, trade_lots, adds_best, adds_deep, cancels = rates[:6]
-    order_lots, refill, typical, gap_s, traded_share, tilt = rates[6:12]
-    out = np.empty((1 << 18, 7), np.int64)
-    ids, sizes = np.zeros((2, RING, QUEUE), np.int64), np.zeros((2, RING, QUEUE), np.int64)
-    heads = np.zeros((2, RING), np.int64)
-    count, order, ts = 0, 0, np.int64(0)
-    bid, ask = reference, reference + 1
-    for level in range(LEVELS):
-        for b in range(2):
-            price = bid - level if b == 0 else ask + level
-            for _ in range(4 + rng.poisson(typical - 4)):
-                order += 1
-                size = _geometric(rng, order_lots)
-                if _push(ids, sizes, heads, b, price % RING, order, size):
-                    out = _emit(out, count, ADD, BUY if b == 0 else SELL, price, size, order, 0, ts)
-                    count += 1
-    out[count - 1, FLAGS] = LAST
-    end = np.int64(seconds) * NS
-    weight = np.zeros(4 * LEVELS)
-    gap = 0  # +1 or -1 while the ask or bid is used up and the spread open
-    while True:
-        second = min(int(ts // NS), seconds - 1)
-        s, speed = signal[second], activity[second]
-        total = 0.0
-        for level in range(LEVELS):
-            for b in range(2):
-                price = bid - level if b == 0 else ask + level
-                orders = heads[b, price % RING]
-                base = (adds_best if level == 0 else adds_deep) * (1.0 + tilt * s * (1.0 if b == 0 else -1.0))
-                base *= 1.0 + (refill - 1.0) * max(0.0, 1.0 - orders / typical)
-                weight[2 * level + b] = base
-                weight[2 * LEVELS + 2 * level + b] = cancels * orders
-                total += base + cancels * orders
-        total = speed * (total + trades + (attempts if gap == 0 else 0.0)) + (1.0 / gap_s if gap != 0 else 0.0)
-        step = np.int64(-np.log(1.0 - rng.random()) / total * 1e9) + 1_000
-        if (ts + step) // NS > ts // NS:  # the rates change at the next second: draw again from there (memoryless)
-            ts = (ts // NS + 1) * NS
-            if ts >= end:
-                break
-            continue
-        ts += step
-        pick = rng.random() * total
-        if gap != 0:
-            pick -= 1.0 / gap_s
-            if pick < 0.0:  # the gap closes: the price follows through, or the used-up side comes back
-                follow = rng.random() < 0.5 * (1.0 + strength * s * gap)
-                if follow:
-                    bid, ask = (bid + 1, ask) if gap > 0 else (bid, ask - 1)
-                else:
-                    bid, ask = (bid, ask - 1) if gap > 0 else (bid + 1, ask)
-                joined = 0 if (gap > 0) == follow else 1  # side on which the new best queue stands
-                price = bid if joined == 0 else ask
-                for _ in range(3 + rng.poisson(typical / 2)):
-                    order += 1
-                    size = _geometric(rng, order_lots)
-                    if _push(ids, sizes, heads, joined, price % RING, order, size):
-                        out = _emit(out, count, ADD, BUY if joined == 0 else SELL, price, size, order, 0, ts)
-                        count += 1
-                        ts += 1_000
-                gap = 0
-                out, count, ts = _forget_far(out, count, ids, sizes, heads, bid, ask, ts)
-                continue
-        else:
-            pick -= speed * attempts
-            if pick < 0.0:  # an attack uses up a best queue
-                up = rng.random() < 0.5 * (1.0 + strength * s)
-                b = 1 if up else 0
-                price = ask if up else bid
-                slot = price % RING
-                queued = 0
-                for k in range(heads[b, slot]):
-                    queued += sizes[b, slot, k]
-                out, count, ts = _hit(out, count, ids, sizes, heads, b, price, max(1, int(traded_share * queued)), ts)
-                while heads[b, slot] > 0:
-                    out = _emit(
-                        out, count, CANCEL, BUY if b == 0 else SELL, price, sizes[b, slot, 0], ids[b, slot, 0], 0, ts
-                    )
-                    count += 1
-                    ts += 1_000
-                    _drop(ids, sizes, heads, b, slot, 0)
-                gap = 1 if up else -1
-                if up:
-                    ask += 1
-                else:
-                    bid -= 1
-                continue
-        pick -= speed * trades
-        if pick < 0.0:  # a market order that leaves the best queue standing
-            buys = rng.random() < 0.5 * (1.0 + tilt * s)
-            b, price = (1, ask) if buys else (0, bid)
-            queued = 0
-            for k in range(heads[b, price % RING]):
-                queued += sizes[b, price % RING, k]
-            lots = min(_geometric(rng, trade_lots), queued - 1)
-            out, count, ts = _hit(out, count, ids, sizes, heads, b, price, lots, ts)
-            continue
-        pick /= speed
-        chosen = 4 * LEVELS - 1
-        for i in range(4 * LEVELS):
-            pick -= weight[i]
-            if pick < 0.0:
-                chosen = i
-                break
-        adds = chosen < 2 * LEVELS
-        b = chosen % 2
-        level = (chosen % (2 * LEVELS)) // 2
-        price = bid - level if b == 0 else ask + level
-        slot = price % RING
-        if adds:
-            order += 1
-            size = _geometric(rng, order_lots)
-            if _push(ids, sizes, heads, b, slot, order, size):
-                out = _emit(out, count, ADD, BUY if b == 0 else SELL, price, size, order, 0, ts)
-                count += 1
-        elif heads[b, slot] > 1 or (level > 0 and heads[b, slot] > 0):
-            place = int(rng.random() * heads[b, slot])
-            out = _emit(
-                out, count, CANCEL, BUY if b == 0 else SELL, price, sizes[b, slot, place], ids[b, slot, place], 0, ts
-            )
-            count += 1
-            _drop(ids, sizes, heads, b, slot, place)
-    return out[:count]
-
-
-@njit(cache=True)
-def _forget_far(out, count, ids, sizes, heads, bid, ask, ts):
-    """Cancel orders that the price has left more than twelve levels behind, before their slot is needed again."""
-    for b in range(2):
-        for level in range(13, RING // 2):
-            price = bid - level if b == 0 else ask + level
-            slot = price % RING
-            while heads[b, slot] > 0:
-                out = _emit(
-                    out, count, CANCEL, BUY if b == 0 else SELL, price, sizes[b, slot, 0], ids[b, slot, 0], 0, ts
-                )
-                count += 1
-                ts += 1_000
-                _drop(ids, sizes, heads, b, slot, 0)
-    return out, count, ts
+        ladder.sizes[b, slot, 0] -= fill
+        if ladder.sizes[b, slot, 0] == 0:
+            _drop(ladder, b, slot, 0)
+    return out

@@ -34,7 +34,7 @@ from feature_repo.ticks.selection import choose_days
 
 VENUE = "SYN"
 FIRST_DAY, OPEN = date(2025, 1, 6), time(9, 30)
-DEFAULT_STRENGTH = 0.12
+DEFAULT_STRENGTH = 0.6
 """Gives forecasts no better than the same regression finds on real futures depth (docs/synthetic.md)."""
 
 _LIMITS: dict[str, tuple[float, float, float]] = {
@@ -46,6 +46,7 @@ _LIMITS: dict[str, tuple[float, float, float]] = {
     "dirt": (1e-4, 0.0, 0.01),
 }
 """Option to (default, lowest, highest)."""
+_WHOLE = ("seed", "days", "symbols")
 
 DIRT_KINDS = ("duplicate", "late", "out_of_session", "zero_price", "outlying_price")
 
@@ -64,7 +65,7 @@ class SyntheticOptions:
     @property
     def seconds(self) -> int:
         """Length of a session."""
-        return int(self.hours * 3600)
+        return round(self.hours * 3600)
 
     @classmethod
     def parse(cls, options: Mapping[str, Option]) -> "SyntheticOptions":
@@ -77,8 +78,10 @@ class SyntheticOptions:
             value = options.get(name, default)
             if isinstance(value, str) or not low <= value <= high:
                 raise InputError(f"synthetic option {name} is {value!r}, it must be a number from {low:g} to {high:g}")
+            if name in _WHOLE and value != int(value):
+                raise InputError(f"synthetic option {name} is {value!r}, it must be a whole number")
             values[name] = value
-        whole = {name: int(values[name]) for name in ("seed", "days", "symbols")}
+        whole = {name: int(values[name]) for name in _WHOLE}
         return cls(**whole, hours=values["hours"], strength=values["strength"], dirt=values["dirt"])
 
 
