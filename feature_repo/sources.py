@@ -1,4 +1,4 @@
-"""Feast sources: the Parquet files that a materialize stage wrote, relative to the store unless the environment says."""
+"""Feast sources: the Parquet files of a materialize stage, relative to the store unless the environment says so."""
 
 import os
 

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -153,8 +154,12 @@ def _sync(path: Path) -> None:
         os.close(handle)
 
 
+@cache
 def code_digest(*packages: str) -> str:
-    """Digest of the Python and YAML sources below these folders of the project; changed code is a changed input."""
+    """Digest of the Python and YAML sources below these folders of the project; changed code is a changed input.
+
+    Read once a process, which goes on running the code that it started with.
+    """
     root = Path(__file__).resolve().parent.parent
     digest = hashlib.sha256()
     for package in packages:

@@ -11,7 +11,7 @@ def asof_index(
 ) -> NDArray[np.int64]:
     """Row of the newest feature stamped at or before each decision, `(n,) int64`; -1 where there is none.
 
-    `feature_ns (m,) int64` must rise; of equal stamps the last row counts. A feature older than `max_age_ns` is missing.
+    `feature_ns (m,) int64` must rise; of equal stamps the last row counts. Older than `max_age_ns` is missing.
     Raises InputError where the features are not sorted or the age is negative.
     """
     if np.any(np.diff(feature_ns) < 0):

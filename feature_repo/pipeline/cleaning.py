@@ -208,9 +208,11 @@ def _covered(rule: str) -> Any:
     from pyspark.sql import functions as F
 
     mark, series, price = F.col(f"_{rule}"), F.col("series"), F.col("price_ticks")
-    crosses_rest = (mark["stands"] > 0) & (price > 0) & F.when(
-        series == rules.BIDS, price >= mark["stands"]
-    ).otherwise(price <= mark["stands"])
+    crosses_rest = (
+        (mark["stands"] > 0)
+        & (price > 0)
+        & F.when(series == rules.BIDS, price >= mark["stands"]).otherwise(price <= mark["stands"])
+    )
     quote = series.isin(rules.BIDS, rules.ASKS)
     inside = F.col("sequence") < mark["until"]
     return F.coalesce(quote & inside & ((series == mark["offender"]) | crosses_rest), F.lit(False))

@@ -78,9 +78,7 @@ def _tables(silver_dir: Path, progress: Progress, limits: GateLimits) -> tuple[p
         path = partition.folder(silver_dir) / "events.parquet"
         if partition.instrument_id not in instruments:
             raise InputError(f"{path}: instruments.json knows no {partition.instrument_id}; run clean again")
-        row = profile_partition(
-            partition, path, instruments[partition.instrument_id], quarantined.get(partition, {})
-        )
+        row = profile_partition(partition, path, instruments[partition.instrument_id], quarantined.get(partition, {}))
         if not row["schema_problem"]:
             table = sample_rows(path, quota)
             samples.append(table.add_column(0, "partition", pa.array([row["partition"]] * len(table), pa.string())))

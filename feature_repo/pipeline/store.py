@@ -80,7 +80,7 @@ def feature_names(view: str) -> list[str]:
 def historical_sample_agrees(store_dir: Path, instrument_id: str, decision_ns: np.ndarray) -> int:
     """Compare Feast's point-in-time join with the as-of join that training uses, at `decision_ns (n,) int64` UTC.
 
-    Time to live is honoured by both. Gives the number of values compared; raises ShortfallError at the first that differs.
+    Both honour the time to live. Gives the number of values compared; raises ShortfallError where one differs.
     """
     import pandas as pd
 

@@ -1,7 +1,7 @@
 """Bad input ends a night with one clear message, a non-zero exit, and every earlier output untouched."""
 
 import pytest
-from conftest import TINY, content
+from night import TINY, content
 from reader_files import lean_day
 
 pytestmark = [pytest.mark.e2e]
@@ -28,9 +28,7 @@ def test_nightly_when_input_is_bad_then_says_so_once_and_touches_nothing(tiny_ni
     assert content(tiny_night.lake) == before
 
 
-def test_nightly_when_a_line_is_truncated_then_names_file_and_line_and_keeps_earlier_nights(
-    tiny_night, shell, tmp_path
-):
+def test_nightly_when_a_line_is_truncated_then_names_file_and_line(tiny_night, shell, tmp_path):
     before = content(tiny_night.lake)
     good = "34200100,494100,300,0,0,Q,1,0"
     lean_day(tmp_path, "aig", "20131007", quotes=[good, "34200200,0,0,4942"])

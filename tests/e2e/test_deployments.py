@@ -1,7 +1,7 @@
 """A real Prefect server and worker: the deployments of prefect.yaml, the schedule, and a run as the UI starts it."""
 
 import pytest
-from conftest import call, wait_until_completed
+from night import call, wait_until_completed
 
 from flows.params import STAGES
 

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import TINY, content
+from night import TINY, content
 
 from flows.params import STAGES
 

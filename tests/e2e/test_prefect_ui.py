@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import call, wait_until_completed
+from night import call, wait_until_completed
 
 pytestmark = [pytest.mark.ui]
 
