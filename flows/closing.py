@@ -86,12 +86,43 @@ def _interval(low: float | None, high: float | None) -> str:
     return "too few clusters" if low is None or high is None else f"{low:+.3f} to {high:+.3f}"
 
 
+def _accounting(report: dict[str, Any]) -> list[dict[str, Any]]:
+    """Rows of each symbol and day, and their sums."""
+    rows = [
+        {
+            "symbol": part["symbol"],
+            "date": part["date"],
+            "vendor rows": part["vendor"],
+            "events in": part["in"],
+            "kept": part["kept"],
+            "quarantined": sum(part["quarantined"].values()),
+        }
+        for part in report["rows"]["by_symbol_and_day"]
+    ]
+    total = {name: sum(row[name] for row in rows) for name in list(rows[0])[2:]}
+    return [*rows, {"symbol": "all", "date": "", **total}]
+
+
+def _numbers(title: str, names: tuple[str, ...], rows: list[dict[str, Any]]) -> Any:
+    """A table whose `names` columns are text and whose others are counts."""
+    from rich.table import Table
+
+    table = Table(title=title)
+    for column in rows[0]:
+        table.add_column(column, justify="left" if column in names else "right")
+    for row in rows:
+        table.add_row(*(str(value) if name in names else f"{value:,}" for name, value in row.items()))
+    return table
+
+
 def print_closing(report: dict[str, Any]) -> None:
     """Print the closing tables: stages, every input row by symbol and day, policies, champion, report."""
     from rich.console import Console
     from rich.table import Table
 
     console = Console()
+    if not console.is_terminal:
+        console.width = 120  # a log has no width of its own
     stages = Table(title="Stages")
     for column in ("stage", "result", "seconds"):
         stages.add_column(column, justify="right" if column == "seconds" else "left")
@@ -99,22 +130,9 @@ def print_closing(report: dict[str, Any]) -> None:
         stages.add_row(*row.values())
     console.print(stages)
 
-    rows = Table(title="Every input row")
-    for column in ("symbol", "date", "vendor rows", "events in", "kept", "quarantined", "by rule"):
-        rows.add_column(column, justify="left" if column in ("symbol", "date", "by rule") else "right")
-    for part in report["rows"]["by_symbol_and_day"]:
-        caught = ", ".join(f"{rule} {count:,}" for rule, count in part["quarantined"].items() if count)
-        total = sum(part["quarantined"].values())
-        rows.add_row(
-            part["symbol"],
-            part["date"],
-            f"{part['vendor']:,}",
-            f"{part['in']:,}",
-            f"{part['kept']:,}",
-            f"{total:,}",
-            caught,
-        )
-    console.print(rows)
+    console.print(_numbers("Every input row", ("symbol", "date"), _accounting(report)))
+    rules = [{"rule": rule, "rows": count} for rule, count in report["rows"]["quarantined"].items() if count]
+    console.print(_numbers("Quarantined by rule", ("rule",), rules or [{"rule": "none", "rows": 0}]))
 
     policies = Table(title="Implementation shortfall on the held-out days, bps (lower is better)")
     for column in ("policy", "mean", "95% interval", "orders", "against the agent"):

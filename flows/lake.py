@@ -97,7 +97,8 @@ class Lake:
                 free = shutil.disk_usage(self.root).free
                 raise DiskFullError(
                     f"{self.root.absolute()}: disk full while writing stage {stage} ({free:,} bytes free now); earlier "
-                    "outputs are untouched: free space there or set SHORTFALL_LAKE to another disk, then run the same command again"
+                    "outputs are untouched: free space there or set SHORTFALL_LAKE to another disk, then run the same "
+                    "command again"
                 ) from error
             self._replace(folder, self.folder(stage, id_))
         return StageResult(stage, id_, False, time.monotonic() - start, summary)
