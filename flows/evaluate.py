@@ -8,10 +8,10 @@ from prefect import flow
 from feature_repo.progress import Progress
 from flows import artifacts
 from flows.champions import pinned_champion, version_of
+from flows.configs import evaluation_config
 from flows.ids import lake, resolve, stage_id
 from flows.lake import StageResult
 from flows.params import EvaluateParams
-from flows.profile import evaluation_config
 from flows.stage import run_stage, stage_task
 
 

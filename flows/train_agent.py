@@ -8,11 +8,11 @@ from prefect import flow
 from feature_repo.lake import list_partitions
 from feature_repo.progress import Progress
 from flows import artifacts
+from flows.configs import agent_config
 from flows.ids import resolve, stage_id
 from flows.infra import stop_spark
 from flows.lake import StageResult
 from flows.params import TrainAgentParams
-from flows.profile import agent_config
 from flows.stage import run_stage, stage_task
 
 

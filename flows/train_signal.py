@@ -7,10 +7,10 @@ from prefect import flow
 
 from feature_repo.progress import Progress
 from flows import artifacts
+from flows.configs import signal_config
 from flows.ids import resolve, stage_id
 from flows.lake import StageResult
 from flows.params import TrainSignalParams
-from flows.profile import signal_config
 from flows.stage import run_stage, stage_task
 
 

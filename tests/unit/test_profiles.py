@@ -4,8 +4,8 @@ import pytest
 
 from feature_repo.errors import InputError
 from feature_repo.lake import Partition
+from flows.configs import agent_config, evaluation_config, signal_config
 from flows.params import EvaluateParams, TrainAgentParams, TrainSignalParams
-from flows.profile import agent_config, evaluation_config, signal_config
 from flows.settings import load_profile
 
 DAYS = [Partition("SYN", "SYN1", f"2025-01-0{day}") for day in (6, 7, 8)]

@@ -1,4 +1,7 @@
-"""Turns a training profile and a flow's parameters into the frozen configurations that training reads."""
+"""Turns a training profile and a flow's parameters into the frozen configurations that training reads.
+
+Not named `profile`: Prefect puts the folder of a flow's file on the import path, where it would hide the standard one.
+"""
 
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any, TypeVar
