@@ -16,7 +16,7 @@ def real_data() -> Path:
     """Folder of real market data; the test is skipped where it is absent."""
     folder = Path(os.environ.get("SHORTFALL_TEST_DATA", REPO.parent / "shared" / "data"))
     if not folder.is_dir():
-        pytest.skip(f"no real market data at {folder}: set SHORTFALL_TEST_DATA to the folder that holds lean/ and shfe/")
+        pytest.skip(f"no real market data at {folder}: set SHORTFALL_TEST_DATA to the folder with lean/ and shfe/")
     return folder
 
 

@@ -247,14 +247,24 @@ def _check_names(path: Path, key: str, found: Sequence[object], known: Sequence[
 def _check_policy(bundle: Bundle) -> None:
     path = bundle.folder / POLICY_FILE
     width, actions = len(OBSERVATION_NAMES), len(ACTION_NAMES)
-    _check_ports(path, "inputs", bundle._policy.get_inputs(), {
-        "observation": ("tensor(float)", (None, width)),
-        "action_mask": ("tensor(float)", (None, actions)),
-    })
-    _check_ports(path, "outputs", bundle._policy.get_outputs(), {
-        "logits": ("tensor(float)", (None, actions)),
-        "action": ("tensor(int64)", (None,)),
-    })
+    _check_ports(
+        path,
+        "inputs",
+        bundle._policy.get_inputs(),
+        {
+            "observation": ("tensor(float)", (None, width)),
+            "action_mask": ("tensor(float)", (None, actions)),
+        },
+    )
+    _check_ports(
+        path,
+        "outputs",
+        bundle._policy.get_outputs(),
+        {
+            "logits": ("tensor(float)", (None, actions)),
+            "action": ("tensor(int64)", (None,)),
+        },
+    )
     probe = np.zeros((actions, width), dtype=np.float32)
     bundle.decide(probe, np.eye(actions, dtype=np.float32))
 

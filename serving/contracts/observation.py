@@ -77,9 +77,7 @@ def due_lots(lots: int, filled: int, step: int, slices: int, ahead_slices: int) 
 
 
 @njit(cache=True)
-def allowed_actions(
-    mask: NDArray[np.float32], due: int, own_px: int, own_sz: int, opp_px: int, opp_sz: int
-) -> None:
+def allowed_actions(mask: NDArray[np.float32], due: int, own_px: int, own_sz: int, opp_px: int, opp_sz: int) -> None:
     """Write `mask (4,)`: 1 for actions that are possible. WAIT always is.
 
     PLACE needs lots due and a best price on the own side; IMPROVE a spread of two ticks or more besides; CROSS lots due

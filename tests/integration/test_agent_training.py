@@ -50,9 +50,7 @@ def random_walk_day(partition, seed):
     features = rng.normal(size=(len(ts), len(FEATURES))).astype(np.float32)
     forecasts, missing = np.zeros((len(ts), 3), np.float32), np.ones(len(ts), np.float32)
     names, spans = tuple(FEATURES), tuple(INSTRUMENT.session_ns(partition.date))
-    day = MarketDay(
-        INSTRUMENT, partition, book, names, ts, features, (10, 30, 60), forecasts, missing, spans
-    )
+    day = MarketDay(INSTRUMENT, partition, book, names, ts, features, (10, 30, 60), forecasts, missing, spans)
     return with_history(day, [])
 
 

@@ -24,8 +24,16 @@ FIELDS = EVENT_SCHEMA.names
 
 def event(at_ms, kind, side=Side.NONE, price=0, size=0, order_id=0, flags=0):
     stamp = OPEN_NS + int(at_ms * MS)
-    return {"ts_event_ns": stamp, "ts_recv_ns": stamp, "kind": int(kind), "side": int(side), "price_ticks": price,
-            "size": size, "order_id": order_id, "flags": int(flags)}
+    return {
+        "ts_event_ns": stamp,
+        "ts_recv_ns": stamp,
+        "kind": int(kind),
+        "side": int(side),
+        "price_ticks": price,
+        "size": size,
+        "order_id": order_id,
+        "flags": int(flags),
+    }
 
 
 def trade(at_ms, price, size=100, **more):
@@ -42,8 +50,11 @@ def ask(at_ms, price, size=100, **more):
 
 def snapshot(at_ms, bids, asks, last=True):
     """CLEAR, then levels best first; `bids` and `asks` are (price, size)."""
-    levels = [event(at_ms, Kind.LEVEL, side, price, size, flags=index)
-              for side, prices in ((Side.BUY, bids), (Side.SELL, asks)) for index, (price, size) in enumerate(prices)]
+    levels = [
+        event(at_ms, Kind.LEVEL, side, price, size, flags=index)
+        for side, prices in ((Side.BUY, bids), (Side.SELL, asks))
+        for index, (price, size) in enumerate(prices)
+    ]
     if last:
         levels[-1]["flags"] |= int(Flag.LAST)
     return [event(at_ms, Kind.CLEAR), *levels]
@@ -115,8 +126,14 @@ def test_exact_duplicate_when_order_message_repeats_apart_then_second_goes(clean
 
 def test_out_of_session_when_outside_windows_then_caught_and_the_open_itself_is_in(clean_day):
     hour_ms = 3_600_000
-    rows = [trade(-1, 5000), trade(0, 5000), trade(hour_ms - 1, 5000), trade(hour_ms, 5000), trade(2 * hour_ms, 5000),
-            trade(3 * hour_ms, 5000)]
+    rows = [
+        trade(-1, 5000),
+        trade(0, 5000),
+        trade(hour_ms - 1, 5000),
+        trade(hour_ms, 5000),
+        trade(2 * hour_ms, 5000),
+        trade(3 * hour_ms, 5000),
+    ]
     assert clean_day(rows) == {0: "out_of_session", 3: "out_of_session", 5: "out_of_session"}
 
 
@@ -140,10 +157,23 @@ def test_out_of_order_when_a_late_block_arrives_then_only_the_block_goes(clean_d
 
 def test_non_positive_when_price_or_size_is_bad_then_named_and_empty_side_stays(clean_day):
     rows = calm_quotes(count=20)
-    rows += [trade(300, 0), trade(300, -5), trade(300, 5000, size=0), bid(300, 5000, size=0), bid(301, 0, size=0),
-             ask(302, 0, size=10), bid(303, 5000, size=0, flags=Flag.NO_SIZE), event(304, Kind.HALT)]
-    assert clean_day(rows) == {20: "non_positive_price", 21: "non_positive_price", 22: "non_positive_size",
-                               23: "non_positive_size", 25: "non_positive_price"}
+    rows += [
+        trade(300, 0),
+        trade(300, -5),
+        trade(300, 5000, size=0),
+        bid(300, 5000, size=0),
+        bid(301, 0, size=0),
+        ask(302, 0, size=10),
+        bid(303, 5000, size=0, flags=Flag.NO_SIZE),
+        event(304, Kind.HALT),
+    ]
+    assert clean_day(rows) == {
+        20: "non_positive_price",
+        21: "non_positive_price",
+        22: "non_positive_size",
+        23: "non_positive_size",
+        25: "non_positive_price",
+    }
 
 
 def test_suspicious_when_vendor_flags_the_row_then_it_goes(clean_day):

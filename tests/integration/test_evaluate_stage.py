@@ -56,9 +56,7 @@ def write_day(root: Path, instrument: Instrument, date: str, rng: np.random.Gene
 
 def market(root: Path, synthetic: bool = True, days: tuple[str, ...] = DAYS, close: str = "11:00:00") -> Path:
     window = SessionWindow("09:30:00", close)
-    instrument = Instrument(
-        "X", "A", 0.01, 1.0, "USD", "America/New_York", (window,), 3, False, 1_000_000, synthetic
-    )
+    instrument = Instrument("X", "A", 0.01, 1.0, "USD", "America/New_York", (window,), 3, False, 1_000_000, synthetic)
     rng = np.random.default_rng(5)
     for date in days:
         write_day(root, instrument, date, rng)

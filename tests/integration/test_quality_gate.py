@@ -62,8 +62,12 @@ def gate(tmp_path):
 def test_gate_when_silver_is_sound_then_passes_and_builds_docs(gate, tmp_path):
     days = {f"2024-01-0{day}": quotes(f"2024-01-0{day}") for day in (2, 3, 4)}
     summary, report = gate(days)
-    assert summary == {"success": True, "expectations": len(report["checks"]), "failed": 0,
-                       "data_docs": "data_docs/index.html"}
+    assert summary == {
+        "success": True,
+        "expectations": len(report["checks"]),
+        "failed": 0,
+        "data_docs": "data_docs/index.html",
+    }
     assert report["partitions"][2]["rows_to_trailing_median"] == 1.0
     assert (tmp_path / "out_a" / "data_docs" / "index.html").is_file()
     assert {check["suite"] for check in report["checks"]} == {"partitions", "events"}

@@ -76,9 +76,7 @@ def test_risk_aversion_only_subtracts_the_reported_risk(day):
 )
 def test_environment_when_the_day_cannot_hold_the_parent_then_names_the_values(day, lots, start, message):
     with pytest.raises(InputError, match=message):
-        ExecutionEnv([day], CONFIG).reset(
-            options={"parent": ParentOrder(0, 1, lots, open_ns() + start * NS, 600 * NS)}
-        )
+        ExecutionEnv([day], CONFIG).reset(options={"parent": ParentOrder(0, 1, lots, open_ns() + start * NS, 600 * NS)})
 
 
 def test_environment_when_a_feature_is_nan_then_refuses(day):
