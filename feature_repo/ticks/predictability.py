@@ -26,6 +26,7 @@ from feature_repo.ticks.synthetic import (
     SyntheticOptions,
     SyntheticReader,
     clean_events,
+    latent_activity,
     latent_signal,
 )
 
@@ -149,7 +150,10 @@ def _skill(gain: NDArray[np.float64], square: NDArray[np.float64], rows: int) ->
 
 
 def synthetic_samples(options: dict[str, Option]) -> tuple[list[Sample], list[Sample]]:
-    """Samples of every day of the synthetic market, without dirt: of the latent signal alone, and of VISIBLE."""
+    """Samples of every day of the synthetic market, without dirt: of what is hidden, and of VISIBLE.
+
+    Hidden is the latent signal s, and s times activity: the drift is k s times the rate of attacks.
+    """
     reader, request = SyntheticReader(), IngestRequest("synthetic", options={**options, "dirt": 0.0})
     instrument = {item.symbol: item for item in reader.instruments(request)}
     latent, visible = [], []
@@ -159,9 +163,11 @@ def synthetic_samples(options: dict[str, Option]) -> tuple[list[Sample], list[Sa
         windows = instrument[plan.partition.symbol].session_ns(plan.partition.date)
         sample, grid = visible_sample(book, windows)
         ts_ns, signal = latent_signal(request.options, plan.partition)
-        known = signal[np.minimum(np.searchsorted(ts_ns, grid, side="right") - 1, len(signal) - 1)]
+        now = np.minimum(np.searchsorted(ts_ns, grid, side="right") - 1, len(signal) - 1)
+        activity = latent_activity(request.options, plan.partition)
+        hidden = np.column_stack([signal[now], signal[now] * activity[now]])
         visible.append(sample)
-        latent.append(Sample(known[:, None], sample.moves_bps, sample.block))
+        latent.append(Sample(hidden, sample.moves_bps, sample.block))
     return latent, visible
 
 
@@ -194,7 +200,9 @@ def report(days: int, seed: int, strength: float, shfe: Path | None) -> list[str
 
     for value in dict.fromkeys((strength, 0.0)):
         latent, visible = synthetic_samples({"days": days, "seed": seed, "strength": value})
-        add(f"synthetic {value:g}, latent signal", walk_forward(latent))
+        signal = [Sample(day.regressors[:, :1], day.moves_bps, day.block) for day in latent]
+        add(f"synthetic {value:g}, latent signal", walk_forward(signal))
+        add(f"synthetic {value:g}, with activity", walk_forward(latent))
         add(f"synthetic {value:g}, visible", walk_forward(visible))
     if shfe is not None:
         add("SHFE, visible", walk_forward(list(shfe_samples(shfe))))

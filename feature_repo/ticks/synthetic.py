@@ -25,6 +25,7 @@ from feature_repo.ticks.queue_reactive import (
     SIZE,
     TS,
     MarketParameters,
+    activity_path,
     generate_day,
     latent_path,
 )
@@ -155,6 +156,12 @@ def latent_signal(options: Mapping[str, Option], partition: Partition) -> tuple[
         _seed(parsed, partition), _ordinal(partition), parsed.seconds, MarketParameters().signal_relaxation_s
     )
     return _open_ns(partition) + np.arange(parsed.seconds, dtype=np.int64) * NS, path
+
+
+def latent_activity(options: Mapping[str, Option], partition: Partition) -> NDArray[np.float64]:
+    """The day's multiplier of every rate `(n,)`, from its seed, at the times of `latent_signal`."""
+    parsed = SyntheticOptions.parse(options)
+    return activity_path(_seed(parsed, partition), _ordinal(partition), parsed.seconds, MarketParameters())
 
 
 def clean_events(options: SyntheticOptions, partition: Partition) -> EventColumns:

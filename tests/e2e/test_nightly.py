@@ -24,7 +24,10 @@ def test_nightly_when_done_then_reports_every_stage_row_and_policy(tiny_night):
     wanted = {"agent", "untrained", "champion", "immediate", "random", "twap_market", "twap_passive", "imbalance_rule"}
     assert wanted | {"vwap_market", "almgren_chriss"} <= set(report["evaluation"])
     for policy in report["evaluation"].values():
-        assert policy["ci_low"] <= policy["mean_is_bps"] <= policy["ci_high"] and policy["n"] > 0
+        assert policy["n"] > 0
+        if policy["ci_low"] is not None:  # half an hour of test has too few clusters for an interval
+            assert policy["ci_low"] <= policy["mean_is_bps"] <= policy["ci_high"]
+    assert not any(policy["established"] for policy in report["evaluation"].values())
     html = Path(report["report"]).read_text()
     assert "SYNTHETIC" in html and "agent" in html
 

@@ -61,8 +61,10 @@ def test_command_prints_a_row_for_each_source_and_refuses_an_absent_folder(capsy
     lines = capsys.readouterr().out.splitlines()
     assert [line[:26].strip() for line in lines[1:]] == [
         "synthetic 1, latent signal",
+        "synthetic 1, with activity",
         "synthetic 1, visible",
         "synthetic 0, latent signal",
+        "synthetic 0, with activity",
         "synthetic 0, visible",
     ]
     assert main(["--days", "2", "--shfe", "no/such/folder"]) == 2
