@@ -39,6 +39,7 @@ def ingest(request: IngestRequest, out_dir: Path, progress: Progress = no_progre
     planned = {plan.partition.instrument_id for plan in plans}
     partitions: list[dict[str, Any]] = []
     inputs: list[dict[str, Any]] = []
+    counted: dict[str, dict[str, int]] = {}  # rows by input, or by what a generator made, of each partition
     seen: dict[str, Path] = {}  # input by sha256
     try:
         save_instruments([item for item in reader.instruments(request) if item.instrument_id in planned], out_dir)
@@ -48,6 +49,7 @@ def ingest(request: IngestRequest, out_dir: Path, progress: Progress = no_progre
             rows = _write_partition(plan.partition, reader.read(plan, count), out_dir)
             _require_rows(plan, rows, count)
             partitions.append({**vars(plan.partition), "rows": rows, "vendor_rows": count.total})
+            counted["/".join(vars(plan.partition).values())] = count.vendor_rows
             for path in plan.inputs:
                 item = _describe(path, request.data, count)
                 twin = seen.setdefault(item["sha256"], path)
@@ -62,7 +64,7 @@ def ingest(request: IngestRequest, out_dir: Path, progress: Progress = no_progre
             "inputs": sorted(inputs, key=lambda item: item["path"]),
             "partitions": partitions,
         }
-        manifest = {**summary, "options": {**request.options, **_common_options(plans)}}
+        manifest = {**summary, "counted": counted, "options": {**request.options, **_common_options(plans)}}
         (out_dir / "manifest.json").write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n")
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):

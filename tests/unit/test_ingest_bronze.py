@@ -44,7 +44,8 @@ def test_ingest_when_day_is_good_then_bronze_and_manifest_account_for_every_row(
         "vendor_rows": 3,
     }
     manifest = json.loads((out / "manifest.json").read_text())
-    assert manifest == {**summary, "options": {"note": 7}}
+    counted = {"US/AIG/2013-10-07": {"20131007_quote.zip": 3, "20131007_trade.zip": 1}}
+    assert manifest == {**summary, "counted": counted, "options": {"note": 7}}
     assert str(tmp_path) not in (out / "manifest.json").read_text()
     assert list(load_instruments(out)) == ["US:AIG"]
 
