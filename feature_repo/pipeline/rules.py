@@ -22,7 +22,7 @@ RULES: dict[str, str] = {
     "out_of_order": "ts_event is behind the latest one seen by more than the tolerance; or far ahead: the events that "
     "follow all run earlier, so one wrong clock does not condemn the rest of the day",
     "non_positive_price": "price_ticks <= 0 where the kind needs a price. A QUOTE or LEVEL of price 0 and size 0 "
-    "says that its side is empty and is kept",
+    "says that its side is empty and is kept, unless it names no side",
     "non_positive_size": "size <= 0 where the kind needs a size and the vendor gives one (not NO_SIZE)",
     "suspicious": "the vendor flagged the row itself",
     "broken_snapshot": "a snapshot without its CLEAR or without the row flagged LAST: the book is not whole after it",
@@ -150,7 +150,9 @@ def row_conditions() -> list[tuple[str, Column]]:
 
     kind, price, size = F.col("kind"), F.col("price_ticks"), F.col("size")
     sided = kind.isin(int(Kind.QUOTE), int(Kind.LEVEL))
-    empty_side = sided & (price == 0) & (size == 0) & ~has_flag(Flag.NO_SIZE)
+    # Without a side it says nothing of the book: the row must not empty one.
+    named = F.col("side") != int(Side.NONE)
+    empty_side = sided & named & (price == 0) & (size == 0) & ~has_flag(Flag.NO_SIZE)
     priced = kind.isin(int(Kind.ADD), int(Kind.REPLACE), int(Kind.TRADE)) | (sided & ~empty_side)
     sized = priced | (kind == int(Kind.CANCEL))
     return [

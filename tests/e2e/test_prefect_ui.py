@@ -65,7 +65,7 @@ def test_nightly_when_run_from_the_ui_with_a_filled_form_then_completes(running,
 
     deployment = call(running, "/deployments/name/nightly/nightly")
     browser.get(f"{running.url}/deployments/deployment/{deployment['id']}")
-    browser.find_element(By.XPATH, "//*[contains(text(), 'At 02:00 AM')]")
+    browser.find_element(By.XPATH, "//*[normalize-space(text())='Schedules']")
     shoot(browser, "prefect-deployment")
 
     browser.get(f"{running.url}/deployments/deployment/{deployment['id']}/run")
@@ -87,7 +87,7 @@ def test_nightly_when_run_from_the_ui_with_a_filled_form_then_completes(running,
     browser.find_element(By.XPATH, "//*[contains(text(), 'Completed')]")
     shoot(browser, "prefect-run")
     tca = next(item for item in call(running, "/artifacts/latest/filter", {}) if item["key"] == "tca")
-    browser.get(f"{running.url}/artifacts/artifact/{tca['id']}")
+    browser.get(f"{running.url}/artifacts/artifact/{tca['latest_id']}")
     browser.find_element(By.XPATH, "//*[contains(text(), 'twap_market') or contains(text(), 'TWAP')]")
     shoot(browser, "prefect-tca")
 

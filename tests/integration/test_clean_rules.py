@@ -166,8 +166,10 @@ def test_non_positive_when_price_or_size_is_bad_then_named_and_empty_side_stays(
         ask(302, 0, size=10),
         bid(303, 5000, size=0, flags=Flag.NO_SIZE),
         event(304, Kind.HALT),
+        {**ask(305, 0, size=0), "side": 0},  # names no side, so it must not empty one
     ]
     assert clean_day(rows) == {
+        28: "non_positive_price",
         20: "non_positive_price",
         21: "non_positive_price",
         22: "non_positive_size",
