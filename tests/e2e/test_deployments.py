@@ -1,7 +1,10 @@
 """A real Prefect server and worker: the deployments of prefect.yaml, the schedule, and a run as the UI starts it."""
 
+import json
+from pathlib import Path
+
 import pytest
-from night import call, wait_until_completed
+from night import TINY, Shell, call, wait_until_completed
 
 from flows.params import STAGES
 
@@ -29,3 +32,18 @@ def test_nightly_deployment_when_started_with_changed_parameters_then_completes_
     keys = {item["key"] for item in call(running, "/artifacts/latest/filter", {})}
     assert {"nightly", "tca", "tca-report", "champion", "quarantined-by-rule", "signal-skill", "data-docs"} <= keys
     assert {f"{stage.replace('_', '-')}-lineage" for stage in STAGES} <= keys
+
+
+def test_nightly_when_each_stage_is_its_own_deployment_then_the_worker_runs_them_all(running, shell):
+    lake = Path(running.environment["SHORTFALL_LAKE"])
+    apart = Shell({**shell.environment, "SHORTFALL_EXECUTION": "deployments"})
+    arguments = ["--profile", TINY[1], "--synthetic-days", "2", "--synthetic-hours", "0.4", "--synthetic-seed", "11"]
+    done = apart.run(lake, *arguments, "--json")
+    assert done.returncode == 0, done.stderr[-4000:]
+    report = json.loads(done.stdout)
+    assert {stage["name"] for stage in report["stages"]} == set(STAGES)
+    assert not any(stage["skipped"] for stage in report["stages"])
+    runs = call(running, "/flow_runs/filter", {"sort": "START_TIME_DESC", "limit": 60})
+    on_worker = [run for run in runs if run["deployment_id"] and run["work_pool_name"] == "shortfall"]
+    completed = [run for run in on_worker if run["state"]["type"] == "COMPLETED"]
+    assert len(completed) >= len(report["stages"])
