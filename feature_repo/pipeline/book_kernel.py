@@ -11,7 +11,7 @@ LAST, HIDDEN, LEVEL_MASK = int(Flag.LAST), int(Flag.HIDDEN), int(Flag.LEVEL_MASK
 BUY, SELL = int(Side.BUY), int(Side.SELL)
 
 BID_PX, BID_SZ, ASK_PX, ASK_SZ = 0, 1, 2, 3
-UNKNOWN_ORDER, HIDDEN_TRADE, OVERSIZED = 0, 1, 2
+UNKNOWN_ORDER, HIDDEN_TRADE, OVERSIZED, HEAVIEST = 0, 1, 2, 3
 """Places in the counts that `replay` returns."""
 
 
@@ -22,13 +22,14 @@ def replay(ts_ns, kind, side, price, size, order, flags, orders, low, prices, de
     `order (n,) int64` are dense order numbers from 0 to `orders` - 1, or -1; `low` is the lowest price in ticks and
     `prices` the number of price levels from it. Gives `ts (T,) int64`, `book (T, 4, depth) int32` (bid price, bid
     size, ask price, ask size), `trade (T, 3) int32` (price, size, aggressor), and the counts of events that named an
-    unknown order, of hidden trades, and of cancels and trades larger than their order.
+    unknown order, of hidden trades, of cancels and trades larger than their order, and last the most lots that ever
+    rested at one price: beyond int32, the book's sizes are wrong.
     """
     n = ts_ns.shape[0]
     out_ts = np.empty(n + 1, np.int64)
     out_book = np.zeros((n + 1, 4, depth), np.int32)
     out_trade = np.zeros((n + 1, 3), np.int32)
-    counts = np.zeros(3, np.int64)
+    counts = np.zeros(4, np.int64)
     ladder = np.zeros((2, prices), np.int64)  # lots by price: bids, asks
     best = np.array([-1, prices])  # index of the best bid and ask on the ladder
     live_side, live_price = np.zeros(orders, np.int8), np.zeros(orders, np.int64)
@@ -88,7 +89,7 @@ def replay(ts_ns, kind, side, price, size, order, flags, orders, low, prices, de
                     _take(ladder, best, live_side, live_price, live_size, order[i], live_size[order[i]], low, counts)
                 if side[i] != 0:  # a replace need not repeat the side
                     live_side[order[i]] = side[i]
-                _rest(ladder, best, live_side, live_price, live_size, order[i], price[i], size[i], low)
+                _rest(ladder, best, live_side, live_price, live_size, order[i], price[i], size[i], low, counts)
             if flags[i] & LAST:
                 pending = False
             if not pending:
@@ -96,20 +97,25 @@ def replay(ts_ns, kind, side, price, size, order, flags, orders, low, prices, de
         if not pending and (rows == 0 or not np.array_equal(now, out_book[rows - 1])):
             out_ts[rows], out_book[rows] = ts_ns[i], now
             rows += 1
+    if pending and not emptied:  # no later event says so, and a row must not depend on later events
+        out_ts[rows] = cleared_ts
+        rows += 1
     return out_ts[:rows], out_book[:rows], out_trade[:rows], counts
 
 
 @njit(cache=True)
-def _rest(ladder, best, live_side, live_price, live_size, order, price, size, low):
+def _rest(ladder, best, live_side, live_price, live_size, order, price, size, low, counts):
     """An order joins the ladder."""
     live_price[order], live_size[order] = price, size
     at = price - low
     if live_side[order] == BUY:
         ladder[0, at] += size
         best[0] = max(best[0], at)
+        counts[HEAVIEST] = max(counts[HEAVIEST], ladder[0, at])
     else:
         ladder[1, at] += size
         best[1] = min(best[1], at)
+        counts[HEAVIEST] = max(counts[HEAVIEST], ladder[1, at])
 
 
 @njit(cache=True)

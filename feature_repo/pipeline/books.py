@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from feature_repo.errors import InputError
 from feature_repo.lake import Partition
-from feature_repo.pipeline.book_kernel import replay
+from feature_repo.pipeline.book_kernel import HEAVIEST, replay
 from feature_repo.ticks.schema import Kind
 
 MAX_PRICE_LEVELS = 1 << 22
@@ -73,8 +73,10 @@ def build_book(events: pa.Table, depth: int, name: str = "events") -> tuple[Book
         raise InputError(f"{name}: time runs backwards at row {row}; events must be cleaned and sorted first")
     priced = column["kind"] < int(Kind.HALT)
     limit = np.iinfo(np.int32).max
-    if np.any(np.abs(price[priced]) > limit) or np.any(np.abs(size[priced]) > limit):
-        worst = max(int(np.abs(price[priced]).max()), int(np.abs(size[priced]).max()))
+    # not np.abs: the absolute value of the smallest int64 is itself, negative
+    ends = [int(end) for values in (price[priced], size[priced]) if len(values) for end in (values.min(), values.max())]
+    worst = max(ends, key=abs, default=0)
+    if abs(worst) > limit:
         raise InputError(f"{name}: a price or size of {worst} exceeds {limit}; clean the events first")
     resting = np.isin(column["kind"], (int(Kind.ADD), int(Kind.REPLACE)))
     low, levels = 0, 1
@@ -89,10 +91,13 @@ def build_book(events: pa.Table, depth: int, name: str = "events") -> tuple[Book
     order, orders = _dense_orders(column["order_id"], resting)
     arrays = (column["kind"], column["side"], price, size, order, column["flags"])
     ts, book, trade, counts = replay(ts_ns, *arrays, orders, low, levels, depth)
+    if counts[HEAVIEST] > limit:
+        heaviest = f"{counts[HEAVIEST]} lots rest at one price"
+        raise InputError(f"{name}: {heaviest}, which exceeds {limit}; clean the events first")
     bid_px, bid_sz, ask_px, ask_sz = (np.ascontiguousarray(book[:, i]) for i in range(4))
     trade_px, trade_sz = trade[:, 0].copy(), trade[:, 1].copy()
     built = Book(ts.copy(), bid_px, bid_sz, ask_px, ask_sz, trade_px, trade_sz, trade[:, 2].astype(np.int8))
-    return built, BookCounts(*(int(count) for count in counts))
+    return built, BookCounts(*(int(count) for count in counts[:HEAVIEST]))
 
 
 def _dense_orders(order_id: NDArray[np.int64], resting: NDArray[np.bool_]) -> tuple[NDArray[np.int64], int]:

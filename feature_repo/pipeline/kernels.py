@@ -93,7 +93,7 @@ def open_window(state, ring):
     ring[:] = 0.0
     state[_CLOSED] = 0.0
     state[_LAST_MID] = 0.0
-    if state[_BID_SZ] > 0.0 and state[_ASK_SZ] > 0.0:
+    if state[_BID_SZ] > 0.0 and state[_ASK_SZ] > 0.0 and state[_ASK] > state[_BID]:
         state[_LAST_MID] = 0.5 * (state[_BID] + state[_ASK])
 
 
