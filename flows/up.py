@@ -59,6 +59,7 @@ def platform(port: int, *, schedule: bool = True, start_timeout_s: float = 180.0
 def serve_until_interrupted(port: int, schedule: bool) -> None:
     """Run the platform until Ctrl-C or SIGTERM; raises ShortfallError when the server or the worker dies."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    print(f"starting the Prefect server on port {port}, the deployments and a worker: up to a minute", flush=True)
     with platform(port, schedule=schedule) as running:
         print(f"Prefect UI: {running.url}")
         print(
