@@ -143,13 +143,19 @@ def _read(path: Path, names: list[str]) -> pa.Table:
             raise InputError(f"{path}: column {name!r} has {column.null_count} empty values")
         if pa.types.is_floating(column.type) and not pc.all(pc.is_finite(column)).as_py():
             raise InputError(f"{path}: column {name!r} holds a value that is not finite")
-        if (
-            name in names
-            and name != "model_version"
-            and not (pa.types.is_floating(column.type) or pa.types.is_integer(column.type))
-        ):
-            raise InputError(f"{path}: column {name!r} holds {column.type}, numbers are wanted")
+        wanted = _type_wanted(name)
+        if column.type != wanted:
+            raise InputError(f"{path}: column {name!r} holds {column.type}, wanted {wanted}")
     return table.select([*_KEYS, *names])
+
+
+def _type_wanted(name: str) -> pa.DataType:
+    """The Parquet type that the stages before write; another would be rounded or refused inside Feast."""
+    if name == "event_timestamp":
+        return pa.timestamp("us", tz="UTC")
+    if name in ("instrument_id", "model_version"):
+        return pa.string()
+    return pa.int8() if name in ("book_valid", "forecast_missing") else pa.float32()
 
 
 def _newest_rows(path: Path) -> list[dict[str, Any]]:

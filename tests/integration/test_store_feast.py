@@ -94,9 +94,12 @@ def test_materialize_when_online_differs_then_names_feature_and_both_values(data
     [
         (lambda t: t.drop_columns(["rv_60s"]), "no column 'rv_60s'"),
         (lambda t: t.set_column(3, "spread_ticks", pa.array([np.nan] * ROWS, pa.float32())), "'spread_ticks' holds"),
-        (lambda t: t.set_column(3, "spread_ticks", pa.array(["x"] * ROWS)), "numbers are wanted"),
+        (lambda t: t.set_column(3, "spread_ticks", pa.array(["x"] * ROWS)), "holds string, wanted float"),
         (lambda t: t.set_column(3, "spread_ticks", pa.array([None] * ROWS, pa.float32())), "empty values"),
         (lambda t: t.slice(0, 0), "holds no row"),
+        (lambda t: t.set_column(3, "spread_ticks", t["spread_ticks"].cast("float64")), "holds double, wanted float"),
+        (lambda t: t.set_column(0, "event_timestamp", t["ts_ns"]), "'event_timestamp' holds int64"),
+        (lambda t: t.set_column(2, "instrument_id", t["ts_ns"]), "'instrument_id' holds int64, wanted string"),
     ],
 )
 def test_materialize_when_features_are_spoilt_then_names_file_and_column(datasets, tmp_path, spoil, message):
