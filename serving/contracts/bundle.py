@@ -266,7 +266,12 @@ def _check_policy(bundle: Bundle) -> None:
         },
     )
     probe = np.zeros((actions, width), dtype=np.float32)
-    bundle.decide(probe, np.eye(actions, dtype=np.float32))
+    try:
+        bundle.decide(probe, np.eye(actions, dtype=np.float32))
+    except BundleError:
+        raise
+    except Exception as error:  # a model that loads may still fail when it runs, with any of ONNX Runtime's types
+        raise BundleError(f"{path}: fails on an observation of zeros ({str(error)[:200]})") from error
 
 
 def _check_signal(bundle: Bundle) -> None:
