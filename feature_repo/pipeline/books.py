@@ -71,7 +71,7 @@ def build_book(events: pa.Table, depth: int, name: str = "events") -> tuple[Book
     if np.any(np.diff(ts_ns) < 0):
         row = int(np.flatnonzero(np.diff(ts_ns) < 0)[0]) + 1
         raise InputError(f"{name}: time runs backwards at row {row}; events must be cleaned and sorted first")
-    priced = column["kind"] < int(Kind.HALT)
+    priced = (column["kind"] != int(Kind.HALT)) & (column["kind"] != int(Kind.CLEAR))
     limit = np.iinfo(np.int32).max
     # not np.abs: the absolute value of the smallest int64 is itself, negative
     ends = [int(end) for values in (price[priced], size[priced]) if len(values) for end in (values.min(), values.max())]

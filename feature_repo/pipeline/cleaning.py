@@ -18,7 +18,7 @@ from feature_repo.pipeline.accounting import KEPT, partition_account, partition_
 from feature_repo.pipeline.rules import RULE_NUMBER, RULES, CleanLimits
 from feature_repo.progress import Progress, no_progress
 from feature_repo.ticks.instruments import load_instruments
-from feature_repo.ticks.schema import EVENT_SCHEMA, Flag, Kind, Side
+from feature_repo.ticks.schema import EVENT_SCHEMA, Flag, Kind, Side, schema_problem
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -108,8 +108,8 @@ def _plan(bronze_dir: Path) -> list[_Task]:
             raise InputError(f"{path}: instruments.json knows no {partition.instrument_id}; run ingest again")
         try:
             schema = pq.read_schema(path)
-            if not schema.equals(EVENT_SCHEMA):
-                raise InputError(f"{path}: columns are {schema.names} of {schema.types}, not the event schema")
+            if problem := schema_problem(schema):
+                raise InputError(f"{path}: not the event schema: {problem}")
             kinds = pq.read_table(path, columns=["kind"])["kind"]
         except (pa.ArrowException, OSError) as error:
             raise InputError(f"{path}: not a readable event file ({error}); run ingest again") from error

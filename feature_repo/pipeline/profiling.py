@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from feature_repo.errors import InputError
 from feature_repo.lake import Partition
 from feature_repo.ticks.instruments import Instrument
-from feature_repo.ticks.schema import EVENT_SCHEMA, Flag, Kind, Side
+from feature_repo.ticks.schema import EVENT_SCHEMA, Flag, Kind, Side, schema_problem
 
 MINUTE_NS = 60_000_000_000
 KINDS = [int(kind) for kind in Kind]
@@ -105,7 +105,7 @@ def profile_partition(
     row: dict[str, Any] = {"partition": f"{partition.instrument_id} {partition.date}"}
     try:
         file = pq.ParquetFile(path)
-        row["schema_problem"] = _schema_problem(file.schema_arrow)
+        row["schema_problem"] = schema_problem(file.schema_arrow)
         if row["schema_problem"]:
             return row
         windows = instrument.session_ns(partition.date)
@@ -131,20 +131,6 @@ def profile_partition(
         "out_of_session_share": outside / total if total else 0.0,
     }
     return row
-
-
-def _schema_problem(schema: pa.Schema) -> str:
-    if schema.equals(EVENT_SCHEMA):
-        return ""
-    missing = [name for name in EVENT_SCHEMA.names if name not in schema.names]
-    unknown = [name for name in schema.names if name not in EVENT_SCHEMA.names]
-    wrong = [
-        f"{field.name} is {schema.field(field.name)}, not {field}"
-        for field in EVENT_SCHEMA
-        if field.name in schema.names and not schema.field(field.name).equals(field)
-    ]
-    parts = [f"missing {missing}"] * bool(missing) + [f"unknown {unknown}"] * bool(unknown) + wrong
-    return "; ".join(parts) or f"columns in the wrong order: {schema.names}"
 
 
 def sample_rows(path: Path, limit: int) -> pa.Table:

@@ -32,6 +32,7 @@ from feature_repo.ticks.instruments import NS, Instrument, SessionWindow
 from feature_repo.ticks.reader import IngestRequest, PartitionPlan, ReadCount
 from feature_repo.ticks.schema import Flag, Kind, Side
 from feature_repo.ticks.selection import choose_days, choose_symbols, data_folder, iso_date
+from feature_repo.ticks.standing import StandingBook
 
 VENUE, ZONE = "US", "America/New_York"
 PRICE_UNITS_PER_TICK = 100  # prices x 10,000, tick 0.01 USD
@@ -82,7 +83,9 @@ class LeanReader:
             for symbol in sorted({plan.partition.symbol for plan in self.plan(request)})
         ]
 
-    def read(self, plan: PartitionPlan, count: ReadCount) -> Iterator[pa.RecordBatch]:
+    def read(
+        self, plan: PartitionPlan, count: ReadCount, opening: StandingBook | None = None
+    ) -> Iterator[pa.RecordBatch]:
         """Quotes and trades of one day, merged in time."""
         quotes, trades = plan.inputs
         midnight = datetime.combine(date.fromisoformat(plan.partition.date), time(), ZoneInfo(ZONE))

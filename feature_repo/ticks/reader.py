@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from feature_repo.lake import Partition
 from feature_repo.ticks.instruments import Instrument
+from feature_repo.ticks.standing import StandingBook
 
 Option = int | float | str
 
@@ -32,6 +33,7 @@ class PartitionPlan:
     partition: Partition
     inputs: tuple[Path, ...] = ()
     options: Mapping[str, Option] = field(default_factory=dict)
+    previous: "PartitionPlan | None" = None  # the day whose standing book this one may open with, where feeds go on
 
 
 @dataclass
@@ -61,5 +63,11 @@ class Reader(Protocol):
     def instruments(self, request: IngestRequest) -> list[Instrument]:
         """Static facts of the instruments that the request asks for."""
 
-    def read(self, plan: PartitionPlan, count: ReadCount) -> Iterator[pa.RecordBatch]:
-        """Events of one partition in EVENT_SCHEMA, in the vendor's order; raises InputError naming file and line."""
+    def read(
+        self, plan: PartitionPlan, count: ReadCount, opening: StandingBook | None = None
+    ) -> Iterator[pa.RecordBatch]:
+        """Events of one partition in EVENT_SCHEMA, in the vendor's order; raises InputError naming file and line.
+
+        `opening` is the book at the end of `plan.previous`, None where there is none or it was not whole. A reader
+        whose feed goes on from it yields it first (`StandingBook.events`); the others ignore it.
+        """

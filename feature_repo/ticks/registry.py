@@ -10,7 +10,14 @@ ENTRY_POINT_GROUP = "shortfall.readers"
 _OWN = {
     "synthetic": ("feature_repo.ticks.synthetic", "SyntheticReader"),
     "lean": ("feature_repo.ticks.lean", "LeanReader"),
+    "lean-forex": ("feature_repo.ticks.lean_forex", "LeanForexReader"),
     "shfe": ("feature_repo.ticks.shfe", "ShfeReader"),
+    "lobster": ("feature_repo.ticks.lobster", "LobsterReader"),
+    "binance": ("feature_repo.ticks.binance", "BinanceReader"),
+    "bitstamp": ("feature_repo.ticks.bitstamp", "BitstampReader"),
+    "databento": ("feature_repo.ticks.databento", "DatabentoReader"),
+    "itch": ("feature_repo.ticks.itch", "ItchReader"),
+    "mapped": ("feature_repo.ticks.mapped", "MappedReader"),
 }
 
 

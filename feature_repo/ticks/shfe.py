@@ -25,6 +25,7 @@ from feature_repo.ticks.instruments import NS, Instrument, SessionWindow
 from feature_repo.ticks.reader import IngestRequest, PartitionPlan, ReadCount
 from feature_repo.ticks.schema import Flag, Kind, Side
 from feature_repo.ticks.selection import choose_days, choose_symbols, data_folder, iso_date
+from feature_repo.ticks.standing import StandingBook
 
 VENUE, ZONE, LEVELS, TONS_PER_LOT = "SHFE", "Asia/Shanghai", 5, 10
 BATCH_ROWS = 8_192
@@ -83,7 +84,9 @@ class ShfeReader:
             for symbol in sorted({plan.partition.symbol for plan in self.plan(request)})
         ]
 
-    def read(self, plan: PartitionPlan, count: ReadCount) -> Iterator[pa.RecordBatch]:
+    def read(
+        self, plan: PartitionPlan, count: ReadCount, opening: StandingBook | None = None
+    ) -> Iterator[pa.RecordBatch]:
         """Trades and snapshots of one trading day."""
         (path,) = plan.inputs
         before, sequence, row = _Last(), 0, 0

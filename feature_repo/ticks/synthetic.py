@@ -32,6 +32,7 @@ from feature_repo.ticks.queue_reactive import (
 from feature_repo.ticks.reader import IngestRequest, Option, PartitionPlan, ReadCount
 from feature_repo.ticks.schema import Flag, Kind, Side
 from feature_repo.ticks.selection import choose_days
+from feature_repo.ticks.standing import StandingBook
 
 VENUE = "SYN"
 FIRST_DAY, OPEN = date(2025, 1, 6), time(9, 30)
@@ -118,7 +119,9 @@ class SyntheticReader:
             for symbol in sorted({plan.partition.symbol for plan in self.plan(request)})
         ]
 
-    def read(self, plan: PartitionPlan, count: ReadCount) -> Iterator[pa.RecordBatch]:
+    def read(
+        self, plan: PartitionPlan, count: ReadCount, opening: StandingBook | None = None
+    ) -> Iterator[pa.RecordBatch]:
         """The market's events with the dirt among them."""
         options = SyntheticOptions.parse(plan.options)
         clean = clean_events(options, plan.partition)
