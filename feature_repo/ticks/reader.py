@@ -42,6 +42,15 @@ class ReadCount:
 
     vendor_rows: dict[str, int] = field(default_factory=dict)  # by input file name, or by what a generator made
 
+    # rows among them that give no event, by input and reason: a heartbeat, a status message of another instrument
+    skipped: dict[str, dict[str, int]] = field(default_factory=dict)
+
+    def skip(self, name: str, reason: str, rows: int) -> None:
+        """Say that `rows` of input `name`, which `add` has counted, give no event."""
+        if rows:
+            reasons = self.skipped.setdefault(name, {})
+            reasons[reason] = reasons.get(reason, 0) + rows
+
     def add(self, name: str, rows: int) -> None:
         """Count `rows` more of input `name`."""
         self.vendor_rows[name] = self.vendor_rows.get(name, 0) + rows
