@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -117,10 +118,17 @@ def read_index(folder: Path, file: str, partitions: list[Partition]) -> dict[Par
         known = {Partition(*name.split("/")): str(key) for name, key in rows.items()}
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise InputError(f"{path}: not a readable index of parts ({error}); run the stage again") from error
-    return {item: known.get(item) or _sha256(item.folder(folder) / file) for item in partitions}
+    return {item: known.get(item) or file_sha256(item.folder(folder) / file) for item in partitions}
 
 
-def _sha256(path: Path) -> str:
+def file_sha256(path: Path) -> str:
+    """sha256 (hex) of a file, read once a process for as long as its size and time of change stay."""
+    stat = path.stat()
+    return _sha256(path.absolute(), stat.st_size, stat.st_mtime_ns)
+
+
+@lru_cache(maxsize=4096)
+def _sha256(path: Path, _size: int, _mtime_ns: int) -> str:
     with path.open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 

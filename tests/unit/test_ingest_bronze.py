@@ -35,6 +35,7 @@ def test_ingest_when_day_is_good_then_bronze_and_manifest_account_for_every_row(
     assert (summary["vendor_rows"], summary["rows"], table.num_rows) == (4, 4, 4)
     assert summary["partitions"] == [
         {"venue": "US", "symbol": "AIG", "date": "2013-10-07", "rows": 4, "vendor_rows": 4}
+        | {"skipped_rows": 0, "carried_rows": 0}
     ]
     quotes = data / "equity/usa/tick/aig/20131007_quote.zip"
     assert summary["inputs"][0] == {
@@ -45,7 +46,8 @@ def test_ingest_when_day_is_good_then_bronze_and_manifest_account_for_every_row(
     }
     manifest = json.loads((out / "manifest.json").read_text())
     counted = {"US/AIG/2013-10-07": {"20131007_quote.zip": 3, "20131007_trade.zip": 1}}
-    assert manifest == {**summary, "counted": counted, "options": {"note": 7}}
+    skipped = {"US/AIG/2013-10-07": {}}
+    assert manifest == {**summary, "counted": counted, "skipped": skipped, "options": {"note": 7}}
     assert str(tmp_path) not in (out / "manifest.json").read_text()
     assert list(load_instruments(out)) == ["US:AIG"]
 
@@ -128,7 +130,7 @@ def test_ingest_when_another_system_error_comes_then_it_is_not_called_a_full_dis
 
 
 def test_ingest_when_source_is_unknown_then_lists_readers(tmp_path):
-    with pytest.raises(InputError, match="source 'nasdaq' is unknown; readers: lean, shfe, synthetic"):
+    with pytest.raises(InputError, match="source 'nasdaq' is unknown; readers: binance, .*, lean, .*, shfe, synthetic"):
         ingest(IngestRequest("nasdaq", tmp_path), folder(tmp_path / "out"))
 
 
@@ -142,3 +144,35 @@ def test_ingest_when_package_adds_a_reader_then_registry_finds_it(monkeypatch):
     monkeypatch.setattr("feature_repo.ticks.registry.entry_points", lambda group: [Point()])
     assert get_reader("mine") == "my reader"
     assert "mine" in reader_names()
+
+
+def test_ingest_when_a_day_is_added_then_only_it_is_read(tmp_path, monkeypatch):
+    from feature_repo.parts import Parts
+    from feature_repo.ticks.lean import LeanReader
+
+    data, parts, read = lean_day(tmp_path / "lean"), Parts(tmp_path / "parts"), []
+    original = LeanReader.read
+
+    def noted(self, plan, count, opening=None):
+        read.append(plan.partition.symbol)
+        return original(self, plan, count, opening)
+
+    monkeypatch.setattr(LeanReader, "read", noted)
+    first = ingest(IngestRequest("lean", data), folder(tmp_path / "one"), parts=parts)
+    lean_day(data, "bac", quotes=QUOTES[::-1], trades=TRADES * 2)
+    both = ingest(IngestRequest("lean", data), folder(tmp_path / "two"), parts=parts)
+    assert read == ["AIG", "BAC"] and both["partitions"][0] == first["partitions"][0]
+    whole = ingest(IngestRequest("lean", data), folder(tmp_path / "three"))
+    assert whole == both
+    fresh, kept = contents(tmp_path / "three"), contents(tmp_path / "two")
+    assert fresh.keys() == kept.keys()
+    assert all(fresh[name] == kept[name] for name in fresh)
+
+
+def test_ingest_when_an_input_fails_then_no_part_of_it_is_left(tmp_path):
+    from feature_repo.parts import Parts
+
+    data = lean_day(tmp_path / "lean", quotes=[*QUOTES, "34200500,abc,1,0,0,P,0,0"])
+    with pytest.raises(InputError, match="line 4"):
+        ingest(IngestRequest("lean", data), folder(tmp_path / "out"), parts=Parts(tmp_path / "parts"))
+    assert not [path for path in (tmp_path / "parts").rglob("*") if path.is_file()]
