@@ -134,7 +134,7 @@ def test_stream_when_a_zip_is_packed_with_a_memory_hungry_method_then_it_is_refu
 
 def test_stream_when_an_xz_asks_for_more_memory_than_the_limit_then_it_is_refused(tmp_path, monkeypatch):
     path = written(tmp_path, "csv.xz", PACK["csv.xz"](CONTENT))
-    monkeypatch.setattr(streams, "XZ_MEMORY_BYTES", 1 << 20)
+    monkeypatch.setattr(streams, "XZ_MEMORY_BYTES", 1 << 16)
     with pytest.raises(InputError, match=f"{path}: damaged after byte 0.*[Mm]emory"):
         open_and_read(path)
 
