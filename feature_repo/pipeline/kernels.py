@@ -45,6 +45,8 @@ FEATURE_UNITS: dict[str, str] = {
     "time_of_day": "share",
 }
 FEATURES: tuple[str, ...] = tuple(FEATURE_UNITS)
+SIGNAL_V1: tuple[str, ...] = FEATURES[:16]
+"""What the first signal models and policies were trained on, in their order: names, order and values never change."""
 
 # Places in the state vector: sums of the running second, then what carries over.
 _OFI, _DEPTH, _DEPTH_N, _SIGNED, _VOLUME, _EVENTS = 0, 1, 2, 3, 4, 5

@@ -187,7 +187,7 @@ def _definitions(with_forecasts: bool) -> list[Any]:
     """What `feast apply` finds in this repository; without forecasts, what needs them is left out."""
     from feature_repo import entities, features, services
 
-    base = [entities.instrument, features.microstructure, services.signal_v1]
+    base = [entities.instrument, features.microstructure, services.signal_v1, services.signal_v2]
     return [*base, features.forecasts, services.execution_v1] if with_forecasts else base
 
 

@@ -9,7 +9,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from feature_repo.errors import InputError
-from feature_repo.pipeline.kernels import FEATURES
+from feature_repo.pipeline.kernels import SIGNAL_V1
 
 ACTION_NAMES = ("wait", "place", "improve", "cross")
 WAIT, PLACE, IMPROVE, CROSS = 0, 1, 2, 3
@@ -31,7 +31,7 @@ _PRIVATE: tuple[tuple[str, float, float], ...] = (
 )
 PRIVATE_NAMES = tuple(name for name, _, _ in _PRIVATE)
 OPPOSITE_QUEUE_SHARE = PRIVATE_NAMES.index("opposite_queue_share")
-MARKET_NAMES = tuple(FEATURES)
+MARKET_NAMES = SIGNAL_V1
 FORECAST_NAMES = tuple(f"forecast_{h}s_bps" for h in FORECAST_HORIZONS_S)
 OBSERVATION_NAMES = (*PRIVATE_NAMES, *MARKET_NAMES, *FORECAST_NAMES, "forecast_missing")
 OBSERVATION_SIZE = len(OBSERVATION_NAMES)

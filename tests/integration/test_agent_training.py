@@ -33,7 +33,7 @@ TINY = AgentConfig(
 def random_walk_day(partition, seed):
     """A book of two levels, one row a second, whose mid walks by ticks, with trades at the best prices."""
     from feature_repo.pipeline.books import Book
-    from feature_repo.pipeline.kernels import FEATURES
+    from feature_repo.pipeline.kernels import SIGNAL_V1
     from training.market.day import MarketDay, with_history
 
     rng = np.random.default_rng(seed)
@@ -47,9 +47,9 @@ def random_walk_day(partition, seed):
     trade_px = np.where(side > 0, ask[:, 0], np.where(side < 0, bid[:, 0], 0)).astype(np.int32)
     trade_sz = np.where(side != 0, rng.integers(1, 80, len(ts)), 0).astype(np.int32)
     book = Book(ts, bid, sizes[0], ask, sizes[1], trade_px, trade_sz, side)
-    features = rng.normal(size=(len(ts), len(FEATURES))).astype(np.float32)
+    features = rng.normal(size=(len(ts), len(SIGNAL_V1))).astype(np.float32)
     forecasts, missing = np.zeros((len(ts), 3), np.float32), np.ones(len(ts), np.float32)
-    names, spans = tuple(FEATURES), tuple(INSTRUMENT.session_ns(partition.date))
+    names, spans = tuple(SIGNAL_V1), tuple(INSTRUMENT.session_ns(partition.date))
     day = MarketDay(INSTRUMENT, partition, book, names, ts, features, (10, 30, 60), forecasts, missing, spans)
     return with_history(day, [])
 

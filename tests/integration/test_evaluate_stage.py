@@ -26,7 +26,7 @@ PARTS = ("spread_bps", "impact_bps", "timing_bps", "fees_bps")
 
 def write_day(root: Path, instrument: Instrument, date: str, rng: np.random.Generator) -> None:
     from feature_repo.pipeline.books import Book, write_book
-    from feature_repo.pipeline.kernels import FEATURES
+    from feature_repo.pipeline.kernels import SIGNAL_V1
 
     ((opens, closes),) = instrument.session_ns(date)
     ts = np.arange(opens + NS, closes, NS // 2, dtype=np.int64)
@@ -50,7 +50,7 @@ def write_day(root: Path, instrument: Instrument, date: str, rng: np.random.Gene
     write_book(book, folder / "book.parquet")
     seconds = np.arange(opens, closes, NS, dtype=np.int64)
     columns = {"ts_ns": pa.array(seconds), "book_valid": pa.array(np.ones(len(seconds), np.int8))}
-    columns |= {name: pa.array(rng.normal(size=len(seconds)).astype(np.float32)) for name in FEATURES}
+    columns |= {name: pa.array(rng.normal(size=len(seconds)).astype(np.float32)) for name in SIGNAL_V1}
     pq.write_table(pa.table(columns), folder / "features.parquet")
 
 

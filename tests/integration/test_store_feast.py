@@ -128,5 +128,5 @@ def test_feast_apply_when_run_from_the_shell_then_registers_every_definition(dat
         [feast, "-c", "feature_repo", "apply"], cwd=REPO, env=environment, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    for name in ("microstructure", "forecasts", "execution_v1", "signal_v1"):
+    for name in ("microstructure", "forecasts", "execution_v1", "signal_v1", "signal_v2"):
         assert name in done.stdout

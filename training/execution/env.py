@@ -51,7 +51,7 @@ class ExecutionEnv(gym.Env[Observation, np.int64]):
     | opposite_queue_share | opposite / (opposite + own) lots at the best | 0, 1 |
     | own_queue_share | own / (opposite + own) lots at the best | 0, 1 |
     | due_to_opposite_size | lots due / lots at the opposite best | 0, 10 |
-    | market features | as `feature_repo.pipeline.kernels.FEATURES`, the directional ones side-signed | -1e6, 1e6 |
+    | market features | as `feature_repo.pipeline.kernels.SIGNAL_V1`, the directional ones side-signed | -1e6, 1e6 |
     | forecast_10s_bps, _30s_, _60s_ | mid move forecast, bps, side-signed; 0 where missing | -100, 100 |
     | forecast_missing | 1: no model older than the day | 0, 1 |
 

@@ -75,13 +75,13 @@ def load_market_day(features_dir: Path, forecasts_dir: Path | None, partition: P
     row is valid.
     """
     from feature_repo.pipeline.books import load_book
-    from feature_repo.pipeline.kernels import FEATURES
+    from feature_repo.pipeline.kernels import SIGNAL_V1
 
     instruments = load_instruments(features_dir)
     if partition.instrument_id not in instruments:
         raise InputError(f"{features_dir}/instruments.json does not name {partition.instrument_id}; run ingest again")
     instrument = instruments[partition.instrument_id]
-    names = tuple(FEATURES)
+    names = SIGNAL_V1
     path = partition.folder(features_dir) / "features.parquet"
     table = _read(path, ("ts_ns", *names, "book_valid"))
     feature_ns = table["ts_ns"].astype(np.int64)

@@ -32,9 +32,9 @@ class SignalDay:
 
 def feature_names() -> tuple[str, ...]:
     """Columns of `features.parquet` that the model reads, in order."""
-    from feature_repo.pipeline.kernels import FEATURES
+    from feature_repo.pipeline.kernels import SIGNAL_V1
 
-    return tuple(FEATURES)
+    return SIGNAL_V1
 
 
 def lookback_ns(window: int) -> int:
