@@ -7,7 +7,7 @@ from prefect import flow
 from feature_repo.errors import ShortfallError
 from feature_repo.progress import Progress
 from flows import artifacts
-from flows.ids import resolve, stage_id
+from flows.ids import existing_file, parts, resolve, stage_id
 from flows.infra import spark
 from flows.lake import StageResult
 from flows.params import CleanParams
@@ -23,7 +23,8 @@ def clean_ticks(params: CleanParams) -> StageResult:
     def work(out: Path, progress: Progress) -> dict:
         from feature_repo.pipeline.cleaning import clean
 
-        summary = clean(folder, out, spark(), progress)
+        rules = existing_file(params.rules, "rules") if params.rules else None
+        summary = clean(folder, out, spark(), progress, parts=parts("clean", params.force), rules_file=rules)
         balance(summary)
         return summary
 

@@ -1,25 +1,42 @@
 """The `shortfall` command. Heavy imports happen inside the commands, so that help answers at once."""
 
 import json
-import os
 import sys
-from collections.abc import Callable
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
 
-from feature_repo.errors import InputError, ShortfallError
+from feature_repo.errors import ShortfallError
+from flows.cli_data import add_data_commands
+from flows.cli_options import (
+    AsJson,
+    Data,
+    DateFrom,
+    DateTo,
+    Gates,
+    Options,
+    Rules,
+    Source,
+    Symbols,
+    SyntheticDays,
+    SyntheticHours,
+    SyntheticSeed,
+    SyntheticStrength,
+    Verbose,
+    checked,
+    embed_prefect,
+    split_names,
+    with_progress,
+)
 
 app = typer.Typer(
     help="Shortfall: from vendor ticks to a promoted execution policy.", no_args_is_help=True, add_completion=False
 )
 policy = typer.Typer(help="Policies of a source: list, history, promote, rollback.", no_args_is_help=True)
 app.add_typer(policy, name="policy")
-
-Source = Annotated[str, typer.Option(help="Data source: synthetic, lean, shfe, or one added by a plug-in")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object for programs instead of tables")]
+add_data_commands(app)
 
 
 class Stage(StrEnum):
@@ -40,57 +57,53 @@ class Stage(StrEnum):
 @app.command()
 def nightly(
     source: Source = "synthetic",
-    data: Annotated[str | None, typer.Option(help="Folder of the vendor's files")] = None,
-    symbols: Annotated[
-        str, typer.Option(help="Symbols, separated by commas; all that the folder holds where absent")
-    ] = "",
-    date_from: Annotated[str | None, typer.Option("--from", help="First session date, YYYY-MM-DD")] = None,
-    date_to: Annotated[str | None, typer.Option("--to", help="Last session date, YYYY-MM-DD")] = None,
+    data: Data = None,
+    symbols: Symbols = "",
+    date_from: DateFrom = None,
+    date_to: DateTo = None,
+    option: Options = None,
+    rules: Rules = None,
+    gates: Gates = None,
     profile: Annotated[str, typer.Option(help="Training profile: quick, full, or the path of a YAML file")] = "quick",
     test_days: Annotated[
         int | None, typer.Option(help="Last days held out; 1 of up to 5 days, else 2, where absent")
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of training and evaluation")] = 0,
-    synthetic_days: Annotated[int, typer.Option(help="Synthetic market: session days")] = 6,
-    synthetic_hours: Annotated[float, typer.Option(help="Synthetic market: hours of each session")] = 6.5,
-    synthetic_strength: Annotated[
-        float | None, typer.Option(help="Synthetic market: planted predictability, 0 to 1")
-    ] = None,
-    synthetic_seed: Annotated[int, typer.Option(help="Synthetic market: seed")] = 7,
+    synthetic_days: SyntheticDays = 6,
+    synthetic_hours: SyntheticHours = 6.5,
+    synthetic_strength: SyntheticStrength = None,
+    synthetic_seed: SyntheticSeed = 7,
     force: Annotated[
         list[Stage] | None, typer.Option(help="Do this stage again (repeatable; 'all' for every stage)")
     ] = None,
     as_json: AsJson = False,
-    verbose: Annotated[bool, typer.Option(help="Show Prefect's own log")] = False,
+    verbose: Verbose = False,
 ) -> None:
     """Run the nightly flow: ingest, clean, validate, features, signals, agent, evaluation, promotion."""
-    _embed_prefect(verbose)
-    from pydantic import ValidationError
-
+    embed_prefect(verbose)
     from flows.params import STAGES, NightlyParams
 
     forced = {item.value for item in force or []}
-    try:
-        params = NightlyParams(
-            source=source,
-            data=data,
-            symbols=[name.strip() for name in symbols.split(",") if name.strip()],
-            date_from=date_from,  # type: ignore[arg-type]
-            date_to=date_to,  # type: ignore[arg-type]
-            profile=profile,
-            test_days=test_days,
-            seed=seed,
-            synthetic_days=synthetic_days,
-            synthetic_hours=synthetic_hours,
-            synthetic_strength=synthetic_strength,
-            synthetic_seed=synthetic_seed,
-            force=[name for name in STAGES if name in forced or "all" in forced],
-        )
-    except ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join(str(part) for part in first["loc"]) or "options"
-        raise InputError(f"{name}: {first['msg']} (given: {first['input']!r})") from error
-    report = _with_progress(lambda: _run_nightly(params), as_json)
+    params = checked(
+        NightlyParams,
+        source=source,
+        data=data,
+        symbols=split_names(symbols),
+        date_from=date_from,
+        date_to=date_to,
+        options=option or [],
+        rules=rules,
+        gates=gates,
+        profile=profile,
+        test_days=test_days,
+        seed=seed,
+        synthetic_days=synthetic_days,
+        synthetic_hours=synthetic_hours,
+        synthetic_strength=synthetic_strength,
+        synthetic_seed=synthetic_seed,
+        force=[name for name in STAGES if name in forced or "all" in forced],
+    )
+    report = with_progress(lambda: _run_nightly(params), as_json)
     if as_json:
         print(json.dumps(report))
     else:
@@ -185,29 +198,6 @@ def _run_nightly(params: Any) -> dict[str, Any]:
     from flows.nightly import nightly_flow
 
     return nightly_flow(params)
-
-
-def _with_progress(work: Callable[[], dict[str, Any]], as_json: bool) -> dict[str, Any]:
-    from flows.progress import BarReporter, LineReporter, use_reporter
-
-    if as_json or not sys.stderr.isatty():
-        use_reporter(LineReporter())
-        return work()
-    with BarReporter() as bars:
-        use_reporter(bars)
-        return work()
-
-
-def _embed_prefect(verbose: bool) -> None:
-    """Settings of the embedded Prefect; whatever the user's environment says goes first."""
-    from flows.embedded import PREFECT_DEFAULTS, prefect_home
-
-    home = os.environ.setdefault("PREFECT_HOME", str(prefect_home()))
-    os.makedirs(home, exist_ok=True)
-    if not verbose:
-        os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
-    for name, value in PREFECT_DEFAULTS.items():
-        os.environ.setdefault(name, value)
 
 
 def _show(rows: list[dict[str, Any]], title: str, as_json: bool) -> None:

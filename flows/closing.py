@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from flows.accounts import print_accounting, rows_report, wide_console
 from flows.ids import lake
 from flows.lake import StageResult
 
@@ -20,13 +21,7 @@ def closing_report(stages: list[StageResult]) -> dict[str, Any]:
             {"name": r.stage, "id": r.id, "status": "done", "skipped": r.skipped, "seconds": round(r.seconds, 2)}
             for r in stages
         ],
-        "rows": {
-            "vendor": ingest["vendor_rows"],
-            "in": clean["rows_in"],
-            "kept": clean["rows_kept"],
-            "quarantined": clean["by_rule"],
-            "by_symbol_and_day": _by_day(ingest, clean),
-        },
+        "rows": rows_report(ingest, clean),
         "signal": by_stage["train_signal"].summary["skill"],
         "evaluation": {
             name: {**{key: row[key] for key in keys}, "established": established.get(name)}
@@ -36,22 +31,6 @@ def closing_report(stages: list[StageResult]) -> dict[str, Any]:
         "champion": {key: decision[key] for key in ("name", "version", "moved", "reason")},
         "report": str(lake().folder("evaluate", evaluation.id) / "report.html"),
     }
-
-
-def _by_day(ingest: dict[str, Any], clean: dict[str, Any]) -> list[dict[str, Any]]:
-    """Vendor rows, events in, kept and quarantined of each symbol and day."""
-    vendor = {(p["symbol"], p["date"]): p["vendor_rows"] for p in ingest["partitions"]}
-    return [
-        {
-            "symbol": p["symbol"],
-            "date": p["date"],
-            "vendor": vendor[p["symbol"], p["date"]],
-            "in": p["rows_in"],
-            "kept": p["rows_kept"],
-            "quarantined": p["by_rule"],
-        }
-        for p in clean["partitions"]
-    ]
 
 
 def closing_rows(report: dict[str, Any]) -> list[dict[str, Any]]:
@@ -86,43 +65,11 @@ def _interval(low: float | None, high: float | None) -> str:
     return "too few clusters" if low is None or high is None else f"{low:+.3f} to {high:+.3f}"
 
 
-def _accounting(report: dict[str, Any]) -> list[dict[str, Any]]:
-    """Rows of each symbol and day, and their sums."""
-    rows = [
-        {
-            "symbol": part["symbol"],
-            "date": part["date"],
-            "vendor rows": part["vendor"],
-            "events in": part["in"],
-            "kept": part["kept"],
-            "quarantined": sum(part["quarantined"].values()),
-        }
-        for part in report["rows"]["by_symbol_and_day"]
-    ]
-    total = {name: sum(row[name] for row in rows) for name in list(rows[0])[2:]}
-    return [*rows, {"symbol": "all", "date": "", **total}]
-
-
-def _numbers(title: str, names: tuple[str, ...], rows: list[dict[str, Any]]) -> Any:
-    """A table whose `names` columns are text and whose others are counts."""
-    from rich.table import Table
-
-    table = Table(title=title)
-    for column in rows[0]:
-        table.add_column(column, justify="left" if column in names else "right")
-    for row in rows:
-        table.add_row(*(str(value) if name in names else f"{value:,}" for name, value in row.items()))
-    return table
-
-
 def print_closing(report: dict[str, Any]) -> None:
     """Print the closing tables: stages, every input row by symbol and day, policies, champion, report."""
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console()
-    if not console.is_terminal:
-        console.width = 120  # a log has no width of its own
+    console = wide_console()
     stages = Table(title="Stages")
     for column in ("stage", "result", "seconds"):
         stages.add_column(column, justify="right" if column == "seconds" else "left")
@@ -130,10 +77,7 @@ def print_closing(report: dict[str, Any]) -> None:
         stages.add_row(*row.values())
     console.print(stages)
 
-    console.print(_numbers("Every input row", ("symbol", "date"), _accounting(report)))
-    rules = [{"rule": rule, "rows": count} for rule, count in report["rows"]["quarantined"].items() if count]
-    console.print(_numbers("Quarantined by rule", ("rule",), rules or [{"rule": "none", "rows": 0}]))
-
+    print_accounting(report["rows"], console)
     policies = Table(title="Implementation shortfall on the held-out days, bps (lower is better)")
     for column in ("policy", "mean", "95% interval", "orders", "against the agent"):
         policies.add_column(column, justify="left" if column in ("policy", "against the agent") else "right")

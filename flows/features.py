@@ -6,7 +6,7 @@ from prefect import flow
 
 from feature_repo.progress import Progress
 from flows import artifacts
-from flows.ids import resolve, stage_id
+from flows.ids import parts, resolve, stage_id
 from flows.infra import spark
 from flows.lake import StageResult
 from flows.params import FeaturesParams
@@ -18,13 +18,13 @@ from flows.validate import require_validated
 def build_feature_values(params: FeaturesParams) -> StageResult:
     """Run the book and feature kernels in Spark."""
     silver, folder = resolve("clean", params.silver)
-    require_validated(silver)
+    excluded = require_validated(silver, params.gates)
     id_ = stage_id("features", params.model_copy(update={"silver": silver}))
 
     def work(out: Path, progress: Progress) -> dict:
         from feature_repo.pipeline.build import build_features
 
-        return build_features(folder, out, spark(), progress)
+        return build_features(folder, out, spark(), progress, parts=parts("features", params.force), excluded=excluded)
 
     return run_stage("features", id_, work, force=params.force)
 

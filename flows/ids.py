@@ -6,15 +6,21 @@ from typing import Any
 from pydantic import BaseModel
 
 from feature_repo.errors import InputError
+from feature_repo.parts import Parts, file_sha256
 from flows.lake import MARKER, Lake, code_digest, fingerprint
 from flows.params import LATEST
 from flows.settings import load_profile, settings
 
 _CODE: dict[str, tuple[str, ...]] = {
-    "ingest": ("feature_repo/ticks",),
-    "clean": ("feature_repo/ticks/schema.py", "feature_repo/ticks/instruments.py", "feature_repo/pipeline"),
-    "validate": ("feature_repo/pipeline",),
-    "features": ("feature_repo/pipeline",),
+    "ingest": ("feature_repo/ticks", "feature_repo/parts.py"),
+    "clean": (
+        "feature_repo/ticks/schema.py",
+        "feature_repo/ticks/instruments.py",
+        "feature_repo/parts.py",
+        "feature_repo/pipeline",
+    ),
+    "validate": ("feature_repo/parts.py", "feature_repo/pipeline"),
+    "features": ("feature_repo/parts.py", "feature_repo/pipeline"),
     "materialize": ("feature_repo",),
     "train_signal": ("feature_repo/pipeline", "training/signals", "training/evaluation/splits.py"),
     "train_agent": ("feature_repo/pipeline", "training/market", "training/execution", "serving/contracts"),
@@ -40,7 +46,23 @@ def stage_id(stage: str, params: BaseModel, **extra: Any) -> str:
     content = params.model_dump(mode="json", exclude={"force"})
     if "profile" in content:  # what the profile says counts, not what it is called
         content["profile"] = load_profile(content["profile"])
+    for name in ("rules", "gates"):
+        if content.get(name):
+            content[name] = file_sha256(existing_file(content[name], name))
     return fingerprint(stage, params=content, code=code_digest(*_CODE[stage]), **extra)
+
+
+def existing_file(path: str, what: str) -> Path:
+    """The file that a parameter names; raises InputError where it is none."""
+    file = Path(path).expanduser()
+    if not file.is_file():
+        raise InputError(f"{what}: {file} is no file; give the path of a YAML file, or leave {what} out")
+    return file
+
+
+def parts(stage: str, force: bool) -> Parts:
+    """The lake's store of this stage's finished partitions."""
+    return Parts(lake().root / "parts" / stage, code_digest(*_CODE[stage]), force)
 
 
 def resolve(stage: str, id_: str) -> tuple[str, Path]:

@@ -44,9 +44,10 @@ def nightly_flow(params: NightlyParams = NightlyParams()) -> dict[str, Any]:  # 
     load_profile(params.profile)  # a bad profile ends the run now, not after the data stages
     try:
         bronze = run_flow(ingest_flow, wanted)
-        silver = run_flow(clean_flow, CleanParams(bronze=bronze.id, force="clean" in forced))
-        gate = run_flow(validate_flow, ValidateParams(silver=silver.id, force="validate" in forced))
-        features = run_flow(features_flow, FeaturesParams(silver=silver.id, force="features" in forced))
+        silver = run_flow(clean_flow, CleanParams(bronze=bronze.id, rules=params.rules, force="clean" in forced))
+        gated = {"silver": silver.id, "gates": params.gates}
+        gate = run_flow(validate_flow, ValidateParams(force="validate" in forced, **gated))
+        features = run_flow(features_flow, FeaturesParams(force="features" in forced, **gated))
         store = run_flow(materialize_flow, MaterializeParams(features=features.id, force="materialize" in forced))
 
         forecasts = run_flow(

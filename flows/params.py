@@ -3,8 +3,10 @@
 from datetime import date
 from typing import Literal
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, Field, field_validator, model_validator
 
+DataStage = Literal["ingest", "clean", "validate", "features"]
+DATA_STAGES: tuple[DataStage, ...] = ("ingest", "clean", "validate", "features")
 StageName = Literal[
     "ingest", "clean", "validate", "features", "materialize", "train_signal", "train_agent", "evaluate", "promote"
 ]
@@ -14,16 +16,23 @@ STAGES: tuple[StageName, ...] = (
 
 LATEST = "latest"
 _DATASET = "Id of the {} dataset in the lake, or 'latest'"
+_RULES = "YAML file that switches cleaning rules and their limits by venue; empty: the platform's own"
+_GATES = "YAML file of the data gate's limits and severities by venue; empty: the platform's own"
 
 
 class IngestParams(BaseModel):
     """Which vendor's ticks to read, and which part of them."""
 
-    source: str = Field("synthetic", description="Reader: synthetic, lean, shfe, or one added by a plug-in")
+    source: str = Field(
+        "synthetic",
+        description="Reader: synthetic, lean, lean-forex, shfe, lobster, binance, bitstamp, databento, itch, mapped, "
+        "or one added by a plug-in",
+    )
     data: str | None = Field(None, description="Folder of the vendor's files; not used by the synthetic market")
     symbols: list[str] = Field([], description="Symbols to read; empty means all that the folder holds")
     date_from: date | None = Field(None, description="First session date, inclusive")
     date_to: date | None = Field(None, description="Last session date, inclusive")
+    options: list[str] = Field([], description="Options of the reader, each as name=value, e.g. date=2012-06-21")
     synthetic_days: int = Field(6, ge=2, le=250, description="Synthetic market: session days to generate")
     synthetic_hours: float = Field(6.5, gt=0, le=6.5, description="Synthetic market: hours of each session")
     synthetic_strength: float | None = Field(
@@ -35,6 +44,14 @@ class IngestParams(BaseModel):
     synthetic_seed: int = Field(7, ge=0, description="Synthetic market: seed")
     force: bool = Field(False, description="Do the stage again although its output is there")
 
+    @field_validator("options")
+    @classmethod
+    def _options_have_names(cls, options: list[str]) -> list[str]:
+        for item in options:
+            if not item.partition("=")[0].strip() or "=" not in item:
+                raise ValueError(f"{item!r} is not name=value")
+        return options
+
     @model_validator(mode="after")
     def _dates_in_order(self) -> "IngestParams":
         if self.date_from and self.date_to and self.date_from > self.date_to:
@@ -42,9 +59,27 @@ class IngestParams(BaseModel):
         return self
 
 
+class DataParams(IngestParams):
+    """Ticks to features: what to read, which rules and gates it meets, and where to stop."""
+
+    until: DataStage = Field("features", description="Last stage to run")
+    rules: str | None = Field(None, description=_RULES)
+    gates: str | None = Field(None, description=_GATES)
+    force: list[DataStage] = Field([], description="Stages to do again although their output is there")  # type: ignore[assignment]
+
+
+class BackfillParams(IngestParams):
+    """Ticks to features for a range of days, one day after the other in bounded memory."""
+
+    rules: str | None = Field(None, description=_RULES)
+    gates: str | None = Field(None, description=_GATES)
+
+
 class NightlyParams(IngestParams):
     """The whole night: what to read, how long to train, what to hold out."""
 
+    rules: str | None = Field(None, description=_RULES)
+    gates: str | None = Field(None, description=_GATES)
     profile: str = Field("quick", description="Training profile: quick, full, or the path of a YAML file")
     test_days: int | None = Field(
         None, ge=1, description="Last days held out for the test; empty: 1 of up to 5 days, else 2"
@@ -57,6 +92,7 @@ class CleanParams(BaseModel):
     """Bronze to silver."""
 
     bronze: str = Field(LATEST, description=_DATASET.format("bronze"))
+    rules: str | None = Field(None, description=_RULES)
     force: bool = Field(False, description="Do the stage again although its output is there")
 
 
@@ -64,6 +100,7 @@ class ValidateParams(BaseModel):
     """The gate on silver."""
 
     silver: str = Field(LATEST, description=_DATASET.format("silver"))
+    gates: str | None = Field(None, description=_GATES)
     force: bool = Field(False, description="Do the stage again although its output is there")
 
 
@@ -71,6 +108,7 @@ class FeaturesParams(BaseModel):
     """Silver to book states and feature values; refuses silver that has not passed its gate."""
 
     silver: str = Field(LATEST, description=_DATASET.format("silver"))
+    gates: str | None = Field(None, description="The gate that it must have passed: the file given to validate")
     force: bool = Field(False, description="Do the stage again although its output is there")
 
 

@@ -5,23 +5,29 @@ from pathlib import Path
 from prefect import flow
 
 from feature_repo.errors import GateFailedError
+from feature_repo.lake import Partition
 from feature_repo.progress import Progress
 from flows import artifacts
-from flows.ids import lake, resolve, stage_id
+from flows.ids import existing_file, lake, parts, resolve, stage_id
 from flows.lake import StageResult
 from flows.params import ValidateParams
 from flows.stage import run_stage, stage_task
 
 
-def validation_id(silver: str) -> str:
-    """Id of the validation of this silver."""
-    return stage_id("validate", ValidateParams(silver=silver))
+def validation_id(silver: str, gates: str | None = None) -> str:
+    """Id of the validation of this silver by this gate."""
+    return stage_id("validate", ValidateParams(silver=silver, gates=gates))
 
 
-def require_validated(silver: str) -> None:
-    """Refuse silver that has not passed its gate: nothing downstream reads unvalidated data."""
-    if lake().summary("validate", validation_id(silver)) is None:
+def require_validated(silver: str, gates: str | None = None) -> frozenset[Partition]:
+    """The partitions that the gate set aside; refuses silver that has not passed it.
+
+    Nothing downstream reads unvalidated data: raises GateFailedError.
+    """
+    summary = lake().summary("validate", validation_id(silver, gates))
+    if summary is None:
         raise GateFailedError(f"silver {silver} has not passed its gate: run the validate stage on it first")
+    return frozenset(Partition(item["venue"], item["symbol"], item["date"]) for item in summary.get("excluded", []))
 
 
 @stage_task(name="validate silver")
@@ -32,9 +38,10 @@ def validate_silver(params: ValidateParams) -> StageResult:
     def work(out: Path, progress: Progress) -> dict:
         from feature_repo.pipeline.quality import validate
 
-        return validate(folder, out, progress)
+        gates = existing_file(params.gates, "gates") if params.gates else None
+        return validate(folder, out, progress, parts=parts("validate", params.force), gates_file=gates)
 
-    return run_stage("validate", validation_id(silver), work, force=params.force)
+    return run_stage("validate", validation_id(silver, params.gates), work, force=params.force)
 
 
 @flow(name="validate")
