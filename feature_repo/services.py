@@ -15,7 +15,7 @@ _V1 = [*SIGNAL_V1, "book_valid"]  # names: a projected view at module level woul
 signal_v1 = FeatureService(
     name="signal_v1",
     features=[microstructure[_V1]],
-    description="Inputs of the first signal models: the first 16 features",
+    description="Inputs of the first signal models: SIGNAL_V1",
 )
 execution_v1 = FeatureService(
     name="execution_v1", features=[microstructure[_V1], forecasts], description="Market inputs of the execution agent"
