@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from feature_repo.errors import ShortfallError
+from flows.cli_bench import bench
 from flows.cli_data import add_data_commands
 from flows.cli_options import (
     AsJson,
@@ -37,6 +38,7 @@ app = typer.Typer(
 policy = typer.Typer(help="Policies of a source: list, history, promote, rollback.", no_args_is_help=True)
 app.add_typer(policy, name="policy")
 add_data_commands(app)
+app.add_typer(bench, name="bench")
 
 
 class Stage(StrEnum):

@@ -1,0 +1,44 @@
+"""The `shortfall bench` commands: figures that anyone can measure again on the own machine."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from flows.cli_options import AsJson, split_names
+
+bench = typer.Typer(help="Measure this machine: pipeline, features.", no_args_is_help=True)
+
+
+@bench.command("pipeline")
+def pipeline(
+    data: Annotated[Path, typer.Option(help="Lean folder, the one that holds equity/usa/tick")],
+    symbols: Annotated[str, typer.Option(help="Symbols, separated by commas")] = "AIG,BAC",
+    repeats: Annotated[int, typer.Option(min=1, help="Runs of each measurement; the median counts")] = 2,
+    as_json: AsJson = False,
+) -> None:
+    """Rows per second of ingest, clean and features on 1 and 2 cores, the same rules in Polars, and peak memory."""
+    from flows.bench.pipeline import run
+
+    _print(run(data, tuple(split_names(symbols)), repeats), "Pipeline", as_json)
+
+
+@bench.command("features")
+def features(
+    data: Annotated[Path | None, typer.Option(help="Lean folder; the synthetic market alone where absent")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Microseconds an event, one at a time, and events per second in batch, of the whole feature set on one core."""
+    from flows.bench.features import run
+
+    _print(run(data), "Features", as_json)
+
+
+def _print(found: dict[str, Any], title: str, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(found))
+        return
+    from flows.bench.machine import print_result
+
+    print_result(found, title)
