@@ -12,11 +12,12 @@ SYMBOLS ?=
 FROM ?=
 TO ?=
 PROFILE ?= quick
+NAME ?= pipeline
 ARGS ?=
 SHORTFALL_TIMEZONE ?= UTC
 export SHORTFALL_TIMEZONE
 
-.PHONY: help setup nightly up test test-all test-slow test-gpu test-cluster ui-test lint format constraints clean
+.PHONY: help setup nightly up backfill bench test test-slow test-servers test-gpu test-cluster ui-test lint format constraints clean
 
 help: ## List every target
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -45,11 +46,23 @@ test: $(READY) lint ## Every default test, after lint, types and import contract
 test-slow: $(READY) ## Long runs
 	$(BIN)/pytest -m slow $(ARGS)
 
+test-servers: $(READY) ## Tests against a real Redis server (installs Debian's redis-server), on loopback only
+	@command -v redis-server >/dev/null || { [ "$$(id -u)" = 0 ] && S= || S=sudo; $$S apt-get update -qq && \
+	  $$S env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends redis-server >/dev/null; }
+	$(BIN)/pytest -m redis $(ARGS)
+
 test-gpu: $(READY) ## Tests that need a GPU
 	$(BIN)/pytest -m gpu $(ARGS)
 
 test-cluster: $(READY) ## Tests that need a Kubernetes cluster
 	$(BIN)/pytest -m cluster $(ARGS)
+
+bench: $(READY) ## Measure this machine: NAME=pipeline|features|accounts DATA=FOLDER ARGS=--json
+	@$(BIN)/shortfall bench $(NAME) $(if $(DATA),--data $(DATA)) $(ARGS)
+
+backfill: $(READY) ## Ticks to features for a range of days: SOURCE= DATA= SYMBOLS= FROM= TO= ARGS=
+	@$(BIN)/shortfall backfill --source $(SOURCE) $(if $(DATA),--data $(DATA)) $(if $(SYMBOLS),--symbols $(SYMBOLS)) \
+	  $(if $(FROM),--from $(FROM)) $(if $(TO),--to $(TO)) $(ARGS)
 
 ui-test: $(READY) ## Drive the Prefect UI in headless Chromium (installs Debian's chromium) and save screenshots
 	@command -v chromedriver >/dev/null || { [ "$$(id -u)" = 0 ] && S= || S=sudo; $$S apt-get update -qq && \

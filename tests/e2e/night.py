@@ -48,13 +48,14 @@ def wait_until_completed(running, flow_run_id: str) -> None:
 
 @dataclass(frozen=True)
 class Shell:
-    """Runs `shortfall nightly` as a user does, against the test's Prefect server."""
+    """Runs a `shortfall` command as a user does, against the test's Prefect server."""
 
     environment: dict[str, str]
+    command: str = "nightly"
 
     def start(self, lake: Path, *arguments: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            [sys.executable, "-m", "flows.cli", "nightly", *arguments],
+            [sys.executable, "-m", "flows.cli", self.command, *arguments],
             cwd=REPO,
             env={**self.environment, "SHORTFALL_LAKE": str(lake)},
             stdout=subprocess.PIPE,

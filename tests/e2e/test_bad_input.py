@@ -12,7 +12,7 @@ pytestmark = [pytest.mark.e2e]
     [
         (["--source", "lean", "--data", "/no/such/folder"], "/no/such/folder: no such folder"),
         (["--source", "lean"], "give --data"),
-        (["--source", "lien"], "source 'lien' is unknown; readers: lean, shfe, synthetic"),
+        (["--source", "lien"], "source 'lien' is unknown; readers: binance, bitstamp"),
         (["--symbols", "AIG"], "symbol AIG is not in the synthetic market; there: SYN1"),
         (["--from", "2025-01-06", "--to", "2025-01-06"], "no day left to test on"),
         (["--from", "2031-01-06"], "no day of SYN1 from 2031-01-06"),
