@@ -17,7 +17,7 @@ ARGS ?=
 SHORTFALL_TIMEZONE ?= UTC
 export SHORTFALL_TIMEZONE
 
-.PHONY: help setup nightly up backfill bench test test-slow test-servers test-gpu test-cluster ui-test lint format constraints clean
+.PHONY: help setup nightly up backfill bench data-tables test test-slow test-servers test-gpu test-cluster ui-test lint format constraints clean
 
 help: ## List every target
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -57,7 +57,10 @@ test-gpu: $(READY) ## Tests that need a GPU
 test-cluster: $(READY) ## Tests that need a Kubernetes cluster
 	$(BIN)/pytest -m cluster $(ARGS)
 
-bench: $(READY) ## Measure this machine: NAME=pipeline|features|accounts DATA=FOLDER ARGS=--json
+data-tables: $(READY) ## The accounting of every source of a folder of samples, as docs/data.md shows it: DATA=FOLDER
+	@$(BIN)/python -m flows.bench.accounts $(DATA)
+
+bench: $(READY) ## Measure this machine: NAME=pipeline|features DATA=FOLDER ARGS=--json
 	@$(BIN)/shortfall bench $(NAME) $(if $(DATA),--data $(DATA)) $(ARGS)
 
 backfill: $(READY) ## Ticks to features for a range of days: SOURCE= DATA= SYMBOLS= FROM= TO= ARGS=
