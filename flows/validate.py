@@ -51,10 +51,14 @@ def validate_flow(params: ValidateParams = ValidateParams()) -> StageResult:  # 
     docs = lake().folder("validate", result.id) / "data_docs" / "index.html"
     artifacts.link("data-docs", docs, "Great Expectations Data Docs")
     counts = result.summary
+    excluded = counts.get("excluded", [])
     artifacts.markdown(
         "gate",
-        f"Passed: {counts['expectations']} expectations, {counts['failed']} failed. [Data Docs]({docs.as_uri()})",
+        f"Passed: {counts['expectations']} expectations, {counts['failed']} failed, {len(excluded)} symbol-days set "
+        f"aside. [Data Docs]({docs.as_uri()})",
         "Data gate",
     )
+    if excluded:
+        artifacts.table("set-aside", excluded, "Symbol-days that the gate set aside, and why")
     artifacts.lineage(result, {"silver": params.silver})
     return result
