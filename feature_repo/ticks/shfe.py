@@ -35,6 +35,7 @@ _NUMBERS = ["volume", "amount"] + [
 ]
 _FILE_NAME = re.compile(r"[A-Za-z]+\d*_\d{8}\.parquet")
 _HINT = "the folder that holds rb_YYYYMMDD.parquet"
+_MAX_NS = 2**62
 _ABSENT = 1e15
 """Exchange front ends write the largest double where a level or price is absent."""
 
@@ -198,7 +199,14 @@ def _utc_ns(batch: pa.RecordBatch, path: Path, first_row: int) -> np.ndarray:
     if column.null_count:
         empty = first_row + column.is_null().index(True).as_py() + 1
         raise InputError(f"{path}: row {empty}: timestamp is empty")
-    local = column.cast(pa.timestamp("ns")).cast(pa.int64()).to_numpy(zero_copy_only=False)
+    try:
+        local = column.cast(pa.timestamp("ns")).cast(pa.int64()).to_numpy(zero_copy_only=False)
+    except pa.ArrowInvalid as error:
+        raise InputError(f"{path}: a timestamp in rows from {first_row + 1} is beyond nanoseconds ({error})") from error
+    beyond = np.flatnonzero(np.abs(local) >= _MAX_NS)
+    if len(beyond):
+        row = first_row + int(beyond[0]) + 1
+        raise InputError(f"{path}: row {row}: timestamp is {column[int(beyond[0])]}, one from 1823 to 2116 is wanted")
     # China has kept one offset from UTC since 1991.
     offset = ZoneInfo(ZONE).utcoffset(datetime(2000, 1, 1))  # noqa: DTZ001
     return local - int(offset.total_seconds()) * NS  # type: ignore[union-attr]
@@ -240,7 +248,7 @@ def _parquet_batches(path: Path, columns: list[str] | None = None) -> Iterator[p
     """Batches of a snapshot file; raises InputError where it is no Parquet or lacks a column."""
     wanted = columns or ["timestamp", *_NUMBERS]
     try:
-        file = pq.ParquetFile(path)
+        file = pq.ParquetFile(path, page_checksum_verification=True)
         missing = [name for name in wanted if name not in file.schema_arrow.names]
         if missing:
             raise InputError(f"{path}: no column {missing[0]!r}; there: {', '.join(file.schema_arrow.names)}")
@@ -251,6 +259,8 @@ def _parquet_batches(path: Path, columns: list[str] | None = None) -> Iterator[p
         if "timestamp" in wanted and not pa.types.is_timestamp(file.schema_arrow.field("timestamp").type):
             kind = file.schema_arrow.field("timestamp").type
             raise InputError(f"{path}: column 'timestamp' holds {kind}, a timestamp is wanted")
-        yield from file.iter_batches(BATCH_ROWS, columns=wanted)
-    except (pa.ArrowInvalid, OSError) as error:
+        for batch in file.iter_batches(BATCH_ROWS, columns=wanted):
+            batch.validate(full=True)  # Arrow takes text from the file as it is, and fails where it is used
+            yield batch
+    except (pa.ArrowException, OSError, ValueError, MemoryError) as error:
         raise InputError(f"{path}: not a readable Parquet file ({error}); fetch the file again") from error
