@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 
 from feature_repo.errors import InputError
 from feature_repo.lake import Partition
-from feature_repo.pipeline.book_kernel import HEAVIEST, replay
+from feature_repo.pipeline import book_kernel as kernel
 from feature_repo.ticks.schema import Kind
 
 MAX_PRICE_LEVELS = 1 << 22
-"""Widest price range of one day, in ticks; more means that an outlying price passed cleaning."""
+"""Widest price range of one day's orders, in ticks; more means that an outlying price passed cleaning."""
 
 _SIDES = ("bid_px", "bid_sz", "ask_px", "ask_sz")
 
@@ -25,7 +25,8 @@ class Book:
 
     `ts_ns (T,) int64`; `bid_px, bid_sz, ask_px, ask_sz (T, K) int32`, ticks and lots, level 0 best, 0 where there is no
     level; `trade_px, trade_sz (T,) int32` and `trade_side (T,) int8` (aggressor), all 0 where the row is no trade.
-    Hidden executions are no rows: they met no visible queue.
+    Hidden executions are no rows: they met no visible queue. A vendor's depth message gives one row, at its LAST event;
+    while the book is unknown (from a CLEAR to the end of a snapshot) there is no level.
     """
 
     ts_ns: NDArray[np.int64]
@@ -54,11 +55,16 @@ class Book:
 
 @dataclass(frozen=True)
 class BookCounts:
-    """Events that the reconstruction could not use as they were."""
+    """Events that the reconstruction could not use as they were, and what it could compare with the vendor's word."""
 
-    unknown_order: int  # cancels, replaces of an order that is not in the book
+    unknown_order: int  # cancels, replaces and trades that name an order which is not in the book
     hidden_trades: int
-    oversized: int  # cancels and trades larger than what was left of their order
+    oversized: int  # cancels and trades larger than what was left of their order, or of the lots at its price
+    gaps: int  # holes in the vendor's numbering: the book is unknown until the next snapshot
+    unwhole: int  # depth and order events left out because no snapshot had made the book whole
+    quotes_compared: int  # best quotes that name the very update which the whole book stands at
+    quotes_equal: int  # those among them with the price and the size of the book's best
+    far_levels: int  # depth events beyond the prices that the ladder holds
 
 
 def build_book(events: pa.Table, depth: int, name: str = "events") -> tuple[Book, BookCounts]:
@@ -71,43 +77,48 @@ def build_book(events: pa.Table, depth: int, name: str = "events") -> tuple[Book
     if np.any(np.diff(ts_ns) < 0):
         row = int(np.flatnonzero(np.diff(ts_ns) < 0)[0]) + 1
         raise InputError(f"{name}: time runs backwards at row {row}; events must be cleaned and sorted first")
-    priced = (column["kind"] != int(Kind.HALT)) & (column["kind"] != int(Kind.CLEAR))
-    limit = np.iinfo(np.int32).max
-    # not np.abs: the absolute value of the smallest int64 is itself, negative
-    ends = [int(end) for values in (price[priced], size[priced]) if len(values) for end in (values.min(), values.max())]
-    worst = max(ends, key=abs, default=0)
-    if abs(worst) > limit:
-        raise InputError(f"{name}: a price or size of {worst} exceeds {limit}; clean the events first")
-    resting = np.isin(column["kind"], (int(Kind.ADD), int(Kind.REPLACE)))
-    low, levels = 0, 1
-    if resting.any():
-        low, high = int(price[resting].min()), int(price[resting].max())
-        levels = high - low + 1
-        if levels > MAX_PRICE_LEVELS:
-            raise InputError(
-                f"{name}: orders rest from {low} to {high} ticks, {levels:,} levels exceed {MAX_PRICE_LEVELS:,}; "
-                "an outlying price passed cleaning"
-            )
-    order, orders = _dense_orders(column["order_id"], resting)
-    arrays = (column["kind"], column["side"], price, size, order, column["flags"])
-    ts, book, trade, counts = replay(ts_ns, *arrays, orders, low, levels, depth)
-    if counts[HEAVIEST] > limit:
-        heaviest = f"{counts[HEAVIEST]} lots rest at one price"
-        raise InputError(f"{name}: {heaviest}, which exceeds {limit}; clean the events first")
+    _require_order_prices(column["kind"], price, name)
+    arrays = (column["kind"], column["side"], price, size, column["order_id"], column["flags"])
+    ts, book, trade, memory, taken = kernel.replay(ts_ns, *arrays, depth)
+    if problem := fault(memory):
+        raise InputError(f"{name}: {problem}, at row {taken}; clean the events first")
     bid_px, bid_sz, ask_px, ask_sz = (np.ascontiguousarray(book[:, i]) for i in range(4))
     trade_px, trade_sz = trade[:, 0].copy(), trade[:, 1].copy()
     built = Book(ts.copy(), bid_px, bid_sz, ask_px, ask_sz, trade_px, trade_sz, trade[:, 2].astype(np.int8))
-    return built, BookCounts(*(int(count) for count in counts[:HEAVIEST]))
+    return built, counts_of(memory)
 
 
-def _dense_orders(order_id: NDArray[np.int64], resting: NDArray[np.bool_]) -> tuple[NDArray[np.int64], int]:
-    """Order ids as numbers from 0 on, -1 for ids that never rested, and how many there are."""
-    known = np.unique(order_id[resting])
-    known = known[known != 0]
-    if not len(known):
-        return np.full(len(order_id), -1), 0
-    at = np.minimum(np.searchsorted(known, order_id), len(known) - 1)
-    return np.where(known[at] == order_id, at, -1), len(known)
+def fault(memory: NDArray[np.int64]) -> str:
+    """What stopped the reconstruction, in words; empty where nothing did. `memory` is that of a kernel `State`."""
+    code, value = int(memory[kernel.FAULT]), int(memory[kernel.FAULT_VALUE])
+    if code == kernel.FAR_NEEDED:
+        low = int(memory[kernel.LOW])
+        held = f"{low} to {low + kernel.WINDOW - 1} ticks, which the ladder holds around the first price"
+        return f"the visible book needs a price ({value}) beyond {held}"
+    return {
+        0: "",
+        kernel.NEGATIVE_SIZE: f"a size of {value} lots is negative",
+        kernel.TOO_LARGE: f"a price or size of {value} exceeds {kernel.MOST}",
+        kernel.TOO_HEAVY: f"{value} lots rest at one price, which exceeds {kernel.MOST}",
+    }[code]
+
+
+def counts_of(memory: NDArray[np.int64]) -> BookCounts:
+    """The counts in the memory of a kernel `State`."""
+    return BookCounts(*(int(count) for count in memory[: kernel.COUNTS]))
+
+
+def _require_order_prices(kind: NDArray[np.int8], price: NDArray[np.int64], name: str) -> None:
+    """Refuse orders that rest over an absurd range of prices: one of them passed cleaning by mistake."""
+    resting = price[(kind == int(Kind.ADD)) | (kind == int(Kind.REPLACE))]
+    if not len(resting):
+        return
+    low, high = int(resting.min()), int(resting.max())
+    if max(abs(low), abs(high)) <= kernel.MOST and high - low >= MAX_PRICE_LEVELS:
+        raise InputError(
+            f"{name}: orders rest from {low} to {high} ticks, {high - low + 1:,} levels exceed {MAX_PRICE_LEVELS:,}; "
+            "an outlying price passed cleaning"
+        )
 
 
 def write_book(book: Book, path: Path) -> None:
