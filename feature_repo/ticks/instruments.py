@@ -17,7 +17,8 @@ class SessionWindow:
 
     open: str  # "HH:MM:SS"
     close: str  # "HH:MM:SS", exclusive
-    days_before: int = 0  # 1 for a night session that opens the evening before the trading day (skips weekends)
+    days_before: int = 0  # 1 for a night session that opens the evening before the trading day
+    skips_weekends: bool = True  # whether days_before counts weekdays only; a forex Monday opens on Sunday
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class Instrument:
         day = date.fromisoformat(session_date)
         spans = []
         for window in self.windows:
-            local_day = _business_days_before(day, window.days_before)
+            local_day = _days_before(day, window.days_before, window.skips_weekends)
             opens = datetime.combine(local_day, time.fromisoformat(window.open), zone)
             closes = datetime.combine(local_day, time.fromisoformat(window.close), zone)
             if window.close <= window.open:  # the window crosses midnight
@@ -56,10 +57,10 @@ class Instrument:
         return sorted(spans)
 
 
-def _business_days_before(day: date, count: int) -> date:
+def _days_before(day: date, count: int, skips_weekends: bool) -> date:
     while count > 0:
         day -= timedelta(days=1)
-        if day.weekday() < 5:
+        if not skips_weekends or day.weekday() < 5:
             count -= 1
     return day
 
