@@ -44,39 +44,41 @@ class StandingBook:
 
 
 class StandingTracker:
-    """Follows the DEPTH events of a partition, batch by batch; holds no more than the levels of one book."""
+    """Follows the DEPTH events of a partition, batch by batch; holds no more than the levels of one book.
+
+    A CLEAR opens a snapshot, whose LAST makes the book whole; a CLEAR flagged GAP opens none. DEPTH events outside a
+    snapshot count only while the book is whole.
+    """
 
     def __init__(self) -> None:
         """Start with nothing known: only a snapshot makes the book whole."""
         self._levels: dict[tuple[int, int], int] = {}
-        self._whole, self._cleared, self._update_id = False, False, 0
+        self._whole, self._opened, self._update_id = False, False, 0
 
     def add(self, batch: pa.RecordBatch) -> None:
         """Take the next batch of events (EVENT_SCHEMA)."""
         kind, flags = batch.column("kind").to_numpy(), batch.column("flags").to_numpy()
         clears = np.flatnonzero(kind == int(Kind.CLEAR))
         start = 0
-        if len(clears):
+        if len(clears):  # nothing before the last one matters
             start = int(clears[-1])
             self._levels.clear()
-            self._whole, self._cleared = False, True
+            self._whole, self._opened = False, not flags[start] & int(Flag.GAP)
         depth = start + np.flatnonzero(kind[start:] == int(Kind.DEPTH))
-        if not len(depth):
+        if not len(depth) or not (self._whole or self._opened):
             return
         side, price, size, ids = (
             batch.column(name).to_numpy()[depth] for name in ("side", "price_ticks", "size", "order_id")
         )
-        # Of several updates of one price the last one stands: the first from the end.
-        _, from_end = np.unique(np.stack([side[::-1], price[::-1]]), axis=1, return_index=True)
-        for at in (len(depth) - 1 - from_end).tolist():
+        for at in standing_rows(side, price).tolist():
             key = (int(side[at]), int(price[at]))
             if size[at] > 0:
                 self._levels[key] = int(size[at])
             else:
                 self._levels.pop(key, None)
         self._update_id = int(ids[-1])
-        # Only the LAST of a snapshot, which a CLEAR opens, makes the book whole; later updates leave it so.
-        self._whole |= self._cleared and bool((flags[depth] & int(Flag.LAST)).any())
+        self._whole |= bool((flags[depth] & int(Flag.LAST)).any())
+        self._opened &= not self._whole
 
     def standing(self) -> StandingBook | None:
         """The book after the last batch; None where no snapshot made it whole since the last CLEAR."""
@@ -89,6 +91,14 @@ class StandingTracker:
             np.array([price for _, price in keys], np.int64),
             np.array([self._levels[key] for key in keys], np.int64),
         )
+
+
+def standing_rows(side: NDArray[np.int8], price_ticks: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Rows of updates that are the last ones of their side and price, sorted by price and side."""
+    order = np.lexsort((side, price_ticks))  # stable: equal keys stay in their order
+    changes = (np.diff(side[order]) != 0) | (np.diff(price_ticks[order]) != 0)
+    last: NDArray[np.int64] = order[np.concatenate([changes, np.ones(min(len(order), 1), bool)])]
+    return last
 
 
 def write_standing(book: StandingBook, folder: Path) -> None:
