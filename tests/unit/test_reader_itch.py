@@ -174,8 +174,6 @@ def test_itch_when_chunks_end_anywhere_then_events_are_the_same(tmp_path, monkey
         day.order(ABC, "ABC", OPEN + i, 10 + i, "BS"[i % 2], 10 + i, 250_000 + 100 * (2 * (i % 2) - 1) * (i % 5 + 1))
         day.notices(XYZ, "XYZ", OPEN + i).executed(ABC, OPEN + i, 10 + i, 3)
         day.replace(ABC, OPEN + i, 10 + i, 90 + i, 5, 1)
-            ABC, OPEN + i, 10 + i, 90 + i, 5, 1
-        )
     write(tmp_path, day)
     whole, count = read(tmp_path)
     for size in (64, 101, 1000):
