@@ -9,151 +9,158 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from feature_repo.errors import InputError
-from feature_repo.lake import Partition
+from feature_repo.pipeline import profile_kernel as kernel
 from feature_repo.ticks.instruments import Instrument
 from feature_repo.ticks.schema import EVENT_SCHEMA, Flag, Kind, Side, schema_problem
 
 MINUTE_NS = 60_000_000_000
-KINDS = [int(kind) for kind in Kind]
-SIDES = [int(side) for side in Side]
+SAMPLE_FILE = "sample.parquet"
+DATASETS: dict[str, frozenset[Kind]] = {
+    "orders": frozenset({Kind.ADD, Kind.CANCEL, Kind.REPLACE}),
+    "depth": frozenset({Kind.DEPTH}),
+    "snapshots": frozenset({Kind.LEVEL}),
+    "quotes": frozenset({Kind.QUOTE}),
+    "trades": frozenset(),
+}
+"""Kind of dataset by the kinds of event that make it, the most telling first: a day of orders may hold quotes too."""
+
+HISTOGRAMS: tuple[str, ...] = ("size", "trade_size", "step", "price", "spread")
+"""Distributions of a profile: lots quoted and traded, ns between instants, mid in ticks, spread in ticks."""
+
 _PRICED = [int(kind) for kind in (Kind.ADD, Kind.REPLACE, Kind.TRADE)]
 _SIZED = [*_PRICED, int(Kind.CANCEL)]
-_SIDED = [int(kind) for kind in (Kind.ADD, Kind.QUOTE, Kind.LEVEL)]
+_SIDED = [int(kind) for kind in (Kind.ADD, Kind.QUOTE, Kind.LEVEL, Kind.DEPTH)]
 
 
 class _Scan:
-    """Counts over the partition's batches in file order, the two best quotes carried from one to the next."""
+    """Counts over the partition's batches in file order; the books are carried from one batch to the next."""
 
     def __init__(self, windows_ns: list[tuple[int, int]]) -> None:
-        self.windows_ns = windows_ns
+        self.opens = np.array([opens for opens, _ in windows_ns], np.int64)
+        self.closes = np.array([closes for _, closes in windows_ns], np.int64)
         self.counts: Counter[str] = Counter()
-        self.backward_ns = 0
-        self.first_ns = self.last_ns = 0
+        self.kinds: set[int] = set()
+        self.backward_ns = self.last_ns = self.last_sequence = 0
         self.minutes: set[int] = set()
-        self._best = {"bid": 0, "ask": 0}
+        self._carried = kernel.new_scan()
 
-    def add(self, batch: dict[str, np.ndarray]) -> None:
+    def add(self, batch: dict[str, NDArray[Any]]) -> None:
+        """Take the next rows of the file."""
         ts = batch["ts_event_ns"]
-        if self.counts["rows"] == 0:
-            self.first_ns = int(ts[0])
-            previous = ts[0]
-        else:
-            previous = self.last_ns
-        steps = np.diff(ts, prepend=previous)
+        first = self.counts["rows"] == 0
+        steps = np.diff(ts, prepend=ts[0] if first else self.last_ns)
         self.backward_ns = max(self.backward_ns, int(-steps.min()))
-        self.last_ns = int(ts[-1])
+        # Rows of one time stamp stand in the vendor's order: a sequence that does not grow there is a row twice.
+        repeats = np.diff(batch["sequence"], prepend=-1 if first else self.last_sequence) <= 0
+        self.counts["repeated_sequences"] += int((repeats & (steps == 0)).sum())
+        self.last_ns, self.last_sequence = int(ts[-1]), int(batch["sequence"][-1])
         self.counts["rows"] += len(ts)
-        inside = np.zeros(len(ts), bool)
-        for opens, closes in self.windows_ns:
-            inside |= (ts >= opens) & (ts < closes)
+        inside = ((ts[:, None] >= self.opens) & (ts[:, None] < self.closes)).any(axis=1)
         self.counts["outside"] += int((~inside).sum())
         self.minutes.update(np.unique(ts[inside] // MINUTE_NS).tolist())
+        self.kinds.update(np.unique(batch["kind"]).tolist())
         self._values(batch)
-        self._spread(batch)
+        columns = [batch[name] for name in ("kind", "side", "price_ticks", "size", "order_id", "flags")]
+        arguments: list[Any] = [ts, *columns, self.opens, self.closes, *self._carried]
+        kernel.scan_batch(*arguments)
 
-    def _values(self, batch: dict[str, np.ndarray]) -> None:
+    def _values(self, batch: dict[str, NDArray[Any]]) -> None:
         kind, price, size, flags = (batch[name] for name in ("kind", "price_ticks", "size", "flags"))
         no_size = (flags & int(Flag.NO_SIZE)) != 0
         quoted = np.isin(kind, [int(Kind.QUOTE), int(Kind.LEVEL)])
+        by_price = kind == int(Kind.DEPTH)  # a size of 0 removes the level
         empty = quoted & (price == 0) & (size == 0) & ~no_size  # cleaning keeps these: the side is empty
         needs_size = (np.isin(kind, _SIZED) | quoted) & ~empty
-        self.counts["bad_prices"] += int(((np.isin(kind, _PRICED) | (quoted & ~empty)) & (price <= 0)).sum())
-        self.counts["bad_sizes"] += int((needs_size & ((size < 0) | ((size == 0) & ~no_size))).sum())
-        self.counts["bad_kinds"] += int((~np.isin(kind, KINDS)).sum())
+        bad_sizes = (needs_size & ((size < 0) | ((size == 0) & ~no_size))) | (by_price & (size < 0))
+        priced = np.isin(kind, _PRICED) | (quoted & ~empty) | by_price
+        self.counts["bad_prices"] += int((priced & (price <= 0)).sum())
+        self.counts["bad_sizes"] += int(bad_sizes.sum())
+        self.counts["bad_kinds"] += int((~np.isin(kind, [int(item) for item in Kind])).sum())
         side = batch["side"]
-        self.counts["bad_sides"] += int((~np.isin(side, SIDES) | (np.isin(kind, _SIDED) & (side == 0))).sum())
+        known = np.isin(side, [int(item) for item in Side])
+        self.counts["bad_sides"] += int((~known | (np.isin(kind, _SIDED) & (side == 0))).sum())
 
-    def _spread(self, batch: dict[str, np.ndarray]) -> None:
-        """Count states with both sides, and those with ask above bid; a depth snapshot counts at its LAST."""
-        kind, side, price = batch["kind"], batch["side"], batch["price_ticks"]
-        best = (kind == Kind.QUOTE) | ((kind == Kind.LEVEL) & ((batch["flags"] & int(Flag.LEVEL_MASK)) == 0))
-        bid = _carry(np.where(best & (side == Side.BUY), price, -1), self._best["bid"])
-        ask = _carry(np.where(best & (side == Side.SELL), price, -1), self._best["ask"])
-        self._best = {"bid": int(bid[-1]), "ask": int(ask[-1])}
-        whole = (kind == Kind.QUOTE) | ((kind == Kind.LEVEL) & ((batch["flags"] & int(Flag.LAST)) != 0))
-        states = whole & (bid > 0) & (ask > 0)
-        self.counts["states"] += int(states.sum())
-        self.counts["positive"] += int((states & (ask > bid)).sum())
+    def close(self, dataset: str) -> tuple[dict[str, Any], dict[str, list[int]]]:
+        """The book's shares and counts, and the histograms without their empty end, for this kind of dataset."""
+        state, counts, ladder = self._carried
+        kernel.close_instant(state, counts, ladder)
+        books, events, histograms = counts
+        which = kernel.LADDER if dataset in ("orders", "depth") else kernel.TOP
+        book, known = books[which], int(books[which][kernel.KNOWN])
+        references = int(events[kernel.REFERENCES])
+        shares = {
+            "book_known_share": known / int(book[kernel.INSTANTS]) if book[kernel.INSTANTS] else None,
+            **{
+                f"{name}_share": int(book[place]) / known if known else None
+                for name, place in (
+                    ("positive_spread", kernel.POSITIVE),
+                    ("crossed", kernel.CROSSED),
+                    ("positive_depth", kernel.DEEP),
+                )
+            },
+            "holes": int(events[kernel.HOLES]),
+            "unknown_order_share": int(events[kernel.UNKNOWN]) / references if references else None,
+        }
+        places = (kernel.BOOK_SIZE, kernel.TRADE_SIZE, kernel.STEP, kernel.PRICE, kernel.SPREAD + which)
+        trimmed = [np.trim_zeros(histograms[place], "b").tolist() for place in places]
+        return shares, dict(zip(HISTOGRAMS, trimmed, strict=True))
 
 
-def _carry(values: np.ndarray, before: int) -> np.ndarray:
-    """Carry the last value that is not -1 forward; `before` stands ahead of the first."""
-    place = np.where(values >= 0, np.arange(len(values)), -1)
-    np.maximum.accumulate(place, out=place)
-    return np.where(place >= 0, values[place], before)
+def dataset_of(kinds: set[int]) -> str:
+    """Name of the kind of dataset that holds these kinds of event."""
+    return next((name for name, telling in DATASETS.items() if telling & kinds), "trades")
 
 
-def profile_partition(
-    partition: Partition, path: Path, instrument: Instrument, quarantined: dict[str, int]
-) -> dict[str, Any]:
-    """Profile one silver file.
+def profile_partition(path: Path, instrument: Instrument, date: str, folder: Path, sample: int) -> dict[str, Any]:
+    """Profile one silver file; memory is one batch, one book and the sample, whatever the rows.
 
     Args:
-        partition: which symbol and day.
         path: its `events.parquet`.
         instrument: for the session windows.
-        quarantined: rows by rule that cleaning took out of this partition.
+        date: ISO session date.
+        folder: gets SAMPLE_FILE, at most `sample` rows taken evenly.
+        sample: rows.
 
     Returns:
-        One row of the profile table; a column that cannot be computed is None.
+        `row`: columns of the profile table that stand on the file alone, None where one cannot be computed;
+        `histograms`: counts by bin (`profile_kernel.bin_of`), by name of HISTOGRAMS.
 
     Raises:
         InputError: the file is not readable parquet.
     """
-    row: dict[str, Any] = {"partition": f"{partition.instrument_id} {partition.date}"}
     try:
         file = pq.ParquetFile(path)
-        row["schema_problem"] = schema_problem(file.schema_arrow)
-        if row["schema_problem"]:
-            return row
-        windows = instrument.session_ns(partition.date)
-        scan, nulls = _Scan(windows), 0
+        problem = schema_problem(file.schema_arrow)
+        if problem:
+            return {"row": {"schema_problem": problem, "dataset": "trades"}, "histograms": {}}
+        windows = instrument.session_ns(date)
+        scan, nulls, step = _Scan(windows), 0, max(1, -(-file.metadata.num_rows // sample))
+        taken, offset = [], 0
         for batch in file.iter_batches(batch_size=131_072):
             nulls += sum(column.null_count for column in batch.columns)
             if nulls == 0 and batch.num_rows:
                 scan.add({name: batch[name].to_numpy() for name in EVENT_SCHEMA.names})
+            taken.append(batch.take(pa.array(range(-offset % step, batch.num_rows, step), pa.int64())))
+            offset += batch.num_rows
+        pq.write_table(pa.Table.from_batches(taken, file.schema_arrow), folder / SAMPLE_FILE, compression="zstd")
     except (pa.ArrowException, OSError) as error:
         raise InputError(f"{path}: not a readable event file ({error}); run clean again") from error
-    counts, rows = scan.counts, scan.counts["rows"]
-    outside = quarantined.get("out_of_session", 0)
-    faulty = sum(quarantined.values()) - outside
-    total = rows + faulty + outside
+    dataset = dataset_of(scan.kinds)
     minutes = sum(-(-(closes - opens) // MINUTE_NS) for opens, closes in windows)
-    row |= {"rows": rows, "nulls": nulls}
-    row |= {"backward_step_ns": scan.backward_ns, "rows_outside_session": counts["outside"]}
-    row |= {name: counts[name] for name in ("bad_prices", "bad_sizes", "bad_kinds", "bad_sides")}
-    row |= {
+    shares, histograms = scan.close(dataset)
+    names = ("bad_prices", "bad_sizes", "bad_kinds", "bad_sides", "repeated_sequences")
+    row = {
+        "dataset": dataset,
+        "schema_problem": "",
+        "rows": offset,
+        "nulls": nulls,
+        "backward_step_ns": scan.backward_ns,
+        "rows_outside_session": scan.counts["outside"],
+        **{name: scan.counts[name] for name in names},
         "session_coverage": len(scan.minutes) / minutes if minutes else 0.0,
-        "positive_spread_share": counts["positive"] / counts["states"] if counts["states"] else None,
-        "quarantine_share": faulty / (rows + faulty) if rows + faulty else 0.0,
-        "out_of_session_share": outside / total if total else 0.0,
+        **shares,
     }
-    return row
-
-
-def sample_rows(path: Path, limit: int) -> pa.Table:
-    """Take every n-th row of the file so that at most `limit` come; the first row is always among them."""
-    file = pq.ParquetFile(path)
-    step = max(1, -(-file.metadata.num_rows // limit))
-    taken, offset = [], 0
-    for batch in file.iter_batches(batch_size=131_072):
-        first = -offset % step
-        taken.append(batch.take(pa.array(range(first, batch.num_rows, step), pa.int64())))
-        offset += batch.num_rows
-    return pa.Table.from_batches(taken, file.schema_arrow)
-
-
-def add_trailing_ratio(profiles: list[tuple[Partition, dict[str, Any]]], days: int, min_days: int) -> None:
-    """Add `rows_to_trailing_median` to each profile: its rows over the median of the symbol's `days` earlier days.
-
-    None where fewer than `min_days` earlier days are there.
-    """
-    history: dict[str, list[int]] = {}
-    for partition, row in sorted(profiles, key=lambda item: item[0]):
-        earlier = history.setdefault(partition.instrument_id, [])
-        known = row.get("rows") is not None and len(earlier) >= min_days
-        row["rows_to_trailing_median"] = row["rows"] / float(np.median(earlier[-days:])) if known else None
-        if row.get("rows"):
-            earlier.append(row["rows"])
+    return {"row": row, "histograms": histograms}

@@ -1,13 +1,11 @@
-"""The data gate: silver is held to the suites by Great Expectations, and a failure stops the run by name."""
+"""The data gate: silver is held to Great Expectations suites; a fault sets a symbol-day aside or stops the run."""
 
 from __future__ import annotations
 
 import json
-import logging
-import os
-import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,9 +14,14 @@ import pyarrow.parquet as pq
 
 from feature_repo.errors import GateFailedError, InputError
 from feature_repo.lake import Partition, list_partitions
+from feature_repo.parts import Part, Parts, parts_or_scratch, read_index
 from feature_repo.pipeline.accounting import ACCOUNTING_SCHEMA, KEPT
-from feature_repo.pipeline.profiling import add_trailing_ratio, profile_partition, sample_rows
-from feature_repo.pipeline.suites import PROFILE_COLUMNS, GateLimits, event_suite, profile_suite
+from feature_repo.pipeline.drift import History
+from feature_repo.pipeline.gate_report import write_report
+from feature_repo.pipeline.gates import Gates, load_gates
+from feature_repo.pipeline.gx_run import DATA_DOCS, run_suites, sentence
+from feature_repo.pipeline.profiling import SAMPLE_FILE, profile_partition
+from feature_repo.pipeline.suites import PROFILE_COLUMNS, event_suite, profile_suite
 from feature_repo.progress import Progress, no_progress
 from feature_repo.ticks.instruments import load_instruments
 from feature_repo.ticks.schema import EVENT_SCHEMA
@@ -26,68 +29,122 @@ from feature_repo.ticks.schema import EVENT_SCHEMA
 if TYPE_CHECKING:
     import pandas as pd
 
-DATA_DOCS = "data_docs/index.html"
-_NAMED = 20  # failing partitions that validation.json names for one expectation
+EXCLUDED_FILE = "excluded.json"
+_OPTIONAL = tuple(name for name in PROFILE_COLUMNS if name not in ("partition", "dataset", "schema_problem"))
 
 
 def validate(
-    silver_dir: Path, out_dir: Path, progress: Progress = no_progress, limits: GateLimits | None = None
+    silver_dir: Path,
+    out_dir: Path,
+    progress: Progress = no_progress,
+    limits: Gates | None = None,
+    parts: Parts | None = None,
+    gates_file: Path | None = None,
 ) -> dict[str, Any]:
-    """Hold every partition of `silver_dir` to the gate; write `validation.json` and `data_docs/` into `out_dir`.
+    """Hold every partition of `silver_dir` to the gate.
 
-    Two tables are validated: a profile with one row a partition, computed over all of its events, and an even sample
-    of the events. Memory is bounded by one batch and the sample.
+    Two tables are validated for each kind of dataset: a profile with one row a partition, computed over all of its
+    events, and an even sample of the events. Memory is bounded by one batch, one book and the samples.
 
     Args:
         silver_dir: what `clean` wrote.
-        out_dir: empty folder.
+        out_dir: empty folder; gets `validation.json`, `validation.md`, `excluded.json` and `data_docs/`.
         progress: told partitions profiled.
-        limits: None for the defaults.
+        limits: read beforehand; None: the platform's, with those of `gates_file` laid over them.
+        parts: where the profiles of unchanged partitions are kept.
+        gates_file: YAML of the form of `gates.yaml`.
 
     Returns:
-        `success` True, `expectations`, `failed` 0, `data_docs` (path relative to `out_dir`).
+        `success` True, `expectations` (checked), `failed` (of them), `data_docs` (path relative to `out_dir`),
+        `partitions` (checked), `excluded`: symbol-days set aside, `{venue, symbol, date, expectation, rows}`, where
+        `expectation` names all that failed, separated by commas.
 
     Raises:
-        InputError: `silver_dir` is not the output of `clean`.
-        GateFailedError: an expectation failed; raised after both outputs are written.
+        InputError: `silver_dir` is not the output of `clean`, or the gates are not of their form.
+        GateFailedError: an expectation that stops the run failed, or no symbol-day is left; after all is written.
     """
-    limits = limits or GateLimits()
-    profile, sample = _tables(silver_dir, progress, limits)
-    results = _run_checkpoint(profile, sample, out_dir, limits)
-    checks = [_describe(suite, result, profile) for suite, group in results for result in group]
-    failed = [check for check in checks if not check["success"]]
-    summary = {"success": not failed, "expectations": len(checks), "failed": len(failed), "data_docs": DATA_DOCS}
-    report = {**summary, "partitions": json.loads(profile.to_json(orient="records")), "checks": checks}
-    (out_dir / "validation.json").write_text(json.dumps(report, indent=1) + "\n")
-    if failed:
-        more = f" (and {len(failed) - 1} more expectations failed)" if len(failed) > 1 else ""
-        raise GateFailedError(f"data gate: {_sentence(failed[0])}{more}; see {DATA_DOCS} and validation.json")
-    return summary
-
-
-def _tables(silver_dir: Path, progress: Progress, limits: GateLimits) -> tuple[pd.DataFrame, pd.DataFrame]:
-    import pandas as pd
-
+    gates = limits or load_gates(gates_file)
     partitions = list_partitions(silver_dir, "events.parquet")
     if not partitions:
         raise InputError(f"{silver_dir}: no partition venue=/symbol=/date=/events.parquet to validate; run clean first")
-    instruments, quarantined = load_instruments(silver_dir), _quarantined(silver_dir)
-    quota = max(limits.min_sample_rows, limits.sample_rows // len(partitions))
-    profiles, samples = [], []
-    for done, partition in enumerate(partitions, start=1):
+    with parts_or_scratch(parts, out_dir) as store:
+        profiled = []
+        for partition, part in _profiles(silver_dir, partitions, gates, store):
+            profiled.append((partition, part))
+            progress(len(profiled), len(partitions), "partitions")
+        rows = _profile_rows(profiled, _quarantined(silver_dir), gates)
+        checks = _check(profiled, rows, gates, out_dir)
+    excluded, stops = _verdict(partitions, rows, checks)
+    summary = {
+        "success": not stops,
+        "expectations": len(checks),
+        "failed": sum(not check["success"] for check in checks),
+        "data_docs": DATA_DOCS,
+        "partitions": len(partitions),
+        "excluded": excluded,
+    }
+    report = {**summary, "stops": stops, "partitions": list(rows.values()), "checks": checks}
+    (out_dir / "validation.json").write_text(json.dumps(report, indent=1) + "\n")
+    (out_dir / EXCLUDED_FILE).write_text(json.dumps(excluded, indent=1) + "\n")
+    write_report(report, out_dir / "validation.md")
+    if stops:
+        more = f" (and {len(stops) - 1} more expectations failed)" if len(stops) > 1 else ""
+        raise GateFailedError(f"data gate: {stops[0]}{more}; see {DATA_DOCS} and validation.json")
+    return summary
+
+
+def _profiles(
+    silver_dir: Path, partitions: list[Partition], gates: Gates, store: Parts
+) -> Iterator[tuple[Partition, Part]]:
+    """Each partition's profile, found or made."""
+    instruments, keys = load_instruments(silver_dir), read_index(silver_dir, "events.parquet", partitions)
+    for partition in partitions:
         path = partition.folder(silver_dir) / "events.parquet"
-        if partition.instrument_id not in instruments:
+        instrument = instruments.get(partition.instrument_id)
+        if instrument is None:
             raise InputError(f"{path}: instruments.json knows no {partition.instrument_id}; run clean again")
-        row = profile_partition(partition, path, instruments[partition.instrument_id], quarantined.get(partition, {}))
-        if not row["schema_problem"]:
-            table = sample_rows(path, quota)
-            samples.append(table.add_column(0, "partition", pa.array([row["partition"]] * len(table), pa.string())))
-        profiles.append((partition, row))
-        progress(done, len(partitions), "partitions")
-    add_trailing_ratio(profiles, limits.trailing_days, limits.min_trailing_days)
-    empty = pa.table({"partition": pa.array([], pa.string()), **{f.name: pa.array([], f.type) for f in EVENT_SCHEMA}})
-    sample = pa.concat_tables(samples) if samples else empty
-    return pd.DataFrame([row for _, row in profiles], columns=list(PROFILE_COLUMNS)), sample.to_pandas()
+        sample = gates.sample.rows_of_each
+        key = store.key(
+            stage="profile", silver=keys[partition], instrument=asdict(instrument), date=partition.date, sample=sample
+        )
+        yield partition, store.build(key, partial(_profile, path, instrument, partition.date, sample))
+
+
+def _profile(path: Path, instrument: Any, date: str, sample: int, folder: Path) -> dict[str, Any]:
+    return profile_partition(path, instrument, date, folder, sample)
+
+
+def _profile_rows(
+    profiled: list[tuple[Partition, Part]], quarantined: dict[Partition, dict[str, int]], gates: Gates
+) -> dict[str, dict[str, Any]]:
+    """The profile table, by partition: what the file says, what cleaning took out of it, and the days before it."""
+    table: dict[str, dict[str, Any]] = {}
+    histories: dict[str, History] = {}
+    for partition, part in profiled:  # sorted: a symbol's days follow one another
+        row = part.summary["row"]
+        name = f"{partition.instrument_id} {partition.date}"
+        if partition.instrument_id not in histories:
+            histories = {partition.instrument_id: History(gates.trailing)}
+        compared = histories[partition.instrument_id].compare(row.get("rows"), part.summary["histograms"])
+        shares = _shares(row.get("rows"), quarantined.get(partition, {}), gates.lawful_rules)
+        known = {"partition": name, **row, **shares, **compared}
+        table[name] = {column: known.get(column) for column in PROFILE_COLUMNS}
+    return table
+
+
+def _shares(rows: int | None, by_rule: dict[str, int], lawful_rules: frozenset[str]) -> dict[str, float | None]:
+    """What cleaning took out: faults as a share of the rows in session, lawful rows as a share of all."""
+    if rows is None:
+        return {}
+    outside = by_rule.get("out_of_session", 0)
+    lawful = sum(count for rule, count in by_rule.items() if rule in lawful_rules and rule != "out_of_session")
+    faulty = sum(count for rule, count in by_rule.items() if rule not in lawful_rules and rule != "out_of_session")
+    inside, total = rows + faulty, rows + faulty + lawful + outside
+    return {
+        "quarantine_share": faulty / inside if inside else 0.0,
+        "out_of_session_share": outside / total if total else 0.0,
+        "lawful_share": lawful / (inside + lawful) if inside + lawful else 0.0,
+    }
 
 
 def _quarantined(silver_dir: Path) -> dict[Partition, dict[str, int]]:
@@ -103,116 +160,61 @@ def _quarantined(silver_dir: Path) -> dict[Partition, dict[str, int]]:
     return found
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep Great Expectations from logging, warning and reporting its use."""
-    os.environ["GX_ANALYTICS_ENABLED"] = "false"
-    logger = logging.getLogger("great_expectations")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)
+def _check(
+    profiled: list[tuple[Partition, Part]], rows: dict[str, dict[str, Any]], gates: Gates, out_dir: Path
+) -> list[dict[str, Any]]:
+    """Run a profile suite for each kind of dataset and scope of limits, and an event suite for each kind."""
+    import pandas as pd
+
+    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    samples: dict[str, list[tuple[str, Path]]] = {}
+    for partition, part in profiled:
+        row = rows[f"{partition.instrument_id} {partition.date}"]
+        groups.setdefault((row["dataset"], gates.scope(partition)), []).append(row)
+        if not row["schema_problem"]:
+            samples.setdefault(row["dataset"], []).append((row["partition"], part.folder / SAMPLE_FILE))
+    pairs = []
+    for (dataset, scope), group in sorted(groups.items()):
+        frame = pd.DataFrame(group, columns=list(PROFILE_COLUMNS))
+        empty = [name for name in _OPTIONAL if frame[name].isna().all()]
+        limits = gates.limits(scope, dataset)
+        pairs.append((partial(profile_suite, f"{dataset} {scope}", limits), frame.astype(dict.fromkeys(empty, float))))
+    quota = max(1, gates.sample.rows // len(profiled))
+    for dataset, found in sorted(samples.items()):
+        pairs.append((partial(event_suite, f"events of {dataset}", dataset), _sample(found, quota)))
+    return run_suites(pairs, out_dir)
 
 
-def _run_checkpoint(
-    profile: pd.DataFrame, sample: pd.DataFrame, out_dir: Path, limits: GateLimits
-) -> list[tuple[str, list[Any]]]:
-    """Run both suites in one checkpoint that builds the Data Docs; return the results by suite, in suite order."""
-    with _quiet():
-        import great_expectations as gx
-        from great_expectations.checkpoint import UpdateDataDocsAction
-        from great_expectations.data_context.types.base import (
-            DataContextConfig,
-            InMemoryStoreBackendDefaults,
-            ProgressBarsConfig,
-        )
-
-        site = {
-            "class_name": "SiteBuilder",
-            "show_how_to_buttons": False,
-            "store_backend": {
-                "class_name": "TupleFilesystemStoreBackend",
-                "base_directory": str((out_dir / "data_docs").resolve()),
-            },
-            "site_index_builder": {"class_name": "DefaultSiteIndexBuilder"},
-        }
-        config = DataContextConfig(
-            analytics_enabled=False,
-            data_docs_sites={"data_docs": site},
-            store_backend_defaults=InMemoryStoreBackendDefaults(init_temp_docs_sites=False),
-            progress_bars=ProgressBarsConfig(globally=False, metric_calculations=False),
-        )
-        context = gx.get_context(project_config=config, mode="ephemeral")
-        source = context.data_sources.add_pandas("silver")
-        definitions, frames = [], {"partitions": profile, "events": sample}
-        for suite in (profile_suite(limits), event_suite()):
-            batch = source.add_dataframe_asset(suite.name).add_batch_definition_whole_dataframe("all")
-            definition = gx.ValidationDefinition(name=suite.name, data=batch, suite=context.suites.add(suite))
-            definitions.append(context.validation_definitions.add(definition))
-        results = []
-        for definition in definitions:  # one checkpoint each: a checkpoint hands all its definitions the same frame
-            checkpoint = context.checkpoints.add(
-                gx.Checkpoint(
-                    name=definition.name,
-                    validation_definitions=[definition],
-                    actions=[UpdateDataDocsAction(name="data_docs")],
-                    result_format={"result_format": "COMPLETE", "unexpected_index_column_names": ["partition"]},
-                )
-            )
-            outcome = checkpoint.run(batch_parameters={"dataframe": frames[definition.name]})
-            group = [result for run in outcome.run_results.values() for result in run.results]
-            results.append((definition.name, group))
-    return results
+def _sample(found: list[tuple[str, Path]], quota: int) -> pd.DataFrame:
+    """The kept samples together, at most `quota` rows of each."""
+    tables = []
+    for name, path in found:
+        table = pq.read_table(path, partitioning=None).select(EVENT_SCHEMA.names)
+        step = max(1, -(-table.num_rows // quota))
+        table = table.take(pa.array(range(0, table.num_rows, step), pa.int64()))
+        tables.append(table.add_column(0, "partition", pa.array([name] * table.num_rows, pa.string())))
+    return pa.concat_tables(tables).to_pandas()
 
 
-def _describe(suite: str, result: Any, profile: pd.DataFrame) -> dict[str, Any]:
-    """One check of validation.json: plain values, no ids, no times."""
-    config = result.expectation_config
-    limit = {k: v for k, v in config.kwargs.items() if k not in ("batch_id", "column", "column_list")}
-    if config.type == "expect_table_columns_to_match_ordered_list":
-        limit["column_list"] = list(config.kwargs["column_list"])
-    column = config.kwargs.get("column") or ",".join(config.kwargs.get("column_list", []))
-    details = result.result or {}
-    unexpected = details.get("unexpected_index_list") or []
-    bad = [{"partition": item.get("partition"), "observed": item.get(column)} for item in unexpected[:_NAMED]]
-    observed = details.get("observed_value")
-    if suite == "partitions" and column in profile.columns and observed is None:
-        observed = _range(profile[column])
-    error = (result.exception_info or {}).get("exception_message")
-    return {
-        "suite": suite,
-        "expectation": config.type,
-        "column": column,
-        "limit": json.loads(json.dumps(limit, default=str)),
-        "observed": json.loads(json.dumps(observed, default=_plain)),
-        "unexpected_rows": int(details.get("unexpected_count") or 0),
-        "unexpected": json.loads(json.dumps(bad, default=_plain)),
-        "success": bool(result.success),
-        **({"error": str(error)} if error and not result.success else {}),
-    }
-
-
-def _plain(value: Any) -> Any:
-    return value.item() if hasattr(value, "item") else str(value)
-
-
-def _range(values: pd.Series) -> Any:
-    known = values.dropna()
-    if known.empty:
-        return None
-    return {"min": known.min(), "max": known.max()} if known.dtype.kind in "iuf" else sorted(set(known.astype(str)))
-
-
-def _sentence(check: dict[str, Any]) -> str:
-    where = f" in {check['unexpected'][0]['partition']}" if check["unexpected"] else ""
-    seen = check["unexpected"][0]["observed"] if check["unexpected"] else check.get("error", check["observed"])
-    allowed = ", ".join(f"{name} {value}" for name, value in check["limit"].items())
-    others = f" and {check['unexpected_rows'] - 1} more" if check["unexpected_rows"] > 1 else ""
-    return (
-        f"{check['expectation']} on {check['suite']}.{check['column']} failed{where}{others}: "
-        f"observed {seen}, allowed {allowed or 'as named'}"
-    )
+def _verdict(
+    partitions: list[Partition], rows: dict[str, dict[str, Any]], checks: list[dict[str, Any]]
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """Symbol-days to set aside, and in words what stops the run."""
+    failed = [check for check in checks if not check["success"]]
+    # A failure that no partition can be held to (it could not be evaluated, say) cannot be set aside.
+    stops = [sentence(check) for check in failed if check["severity"] == "critical" or not check["partitions"]]
+    aside: dict[str, list[str]] = {}
+    for check in failed:
+        if check["severity"] != "critical":
+            for name in check["partitions"]:
+                aside.setdefault(name, []).append(check["column"])
+    excluded = []
+    for partition in partitions:
+        name = f"{partition.instrument_id} {partition.date}"
+        if name in aside:
+            entry = {"venue": partition.venue, "symbol": partition.symbol, "date": partition.date}
+            excluded.append({**entry, "expectation": ",".join(aside[name]), "rows": rows[name]["rows"] or 0})
+    if len(excluded) == len(partitions):
+        first = next(check for check in failed if check["partitions"])
+        stops.append(f"no symbol-day of {len(partitions)} is left: {sentence(first)}")
+    return excluded, stops

@@ -1,82 +1,78 @@
-"""The Great Expectations suites that silver must meet, in code, with the limits in one place."""
+"""The Great Expectations suites that silver must meet: one a kind of dataset, with the limits of `gates.yaml`."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from feature_repo.pipeline.profiling import KINDS, SIDES
-from feature_repo.ticks.schema import EVENT_SCHEMA, Kind
+from feature_repo.pipeline.drift import COLUMNS as TRAILING_COLUMNS
+from feature_repo.pipeline.gates import STOP, Limit
+from feature_repo.pipeline.profiling import DATASETS
+from feature_repo.ticks.schema import EVENT_SCHEMA, Kind, Side
 
 if TYPE_CHECKING:
     from great_expectations.core import ExpectationSuite
+    from great_expectations.expectations.metadata_types import FailureSeverity
 
 PROFILE_COLUMNS = (
-    "partition", "schema_problem", "rows", "nulls", "backward_step_ns", "rows_outside_session", "bad_prices",
-    "bad_sizes", "bad_kinds", "bad_sides", "session_coverage", "positive_spread_share", "quarantine_share",
-    "out_of_session_share", "rows_to_trailing_median",
+    "partition", "dataset", "schema_problem", "rows", "nulls", "backward_step_ns", "repeated_sequences",
+    "rows_outside_session", "bad_prices", "bad_sizes", "bad_kinds", "bad_sides", "session_coverage",
+    "book_known_share", "positive_spread_share", "crossed_share", "positive_depth_share", "holes",
+    "unknown_order_share", "quarantine_share", "out_of_session_share", "lawful_share", *TRAILING_COLUMNS,
 )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class GateLimits:
-    """What a day of silver must meet before anything downstream reads it."""
+def severity_of(limit: Limit) -> FailureSeverity:
+    """Great Expectations' severity of a limit: critical stops the run, warning sets the symbol-day aside."""
+    from great_expectations.expectations.metadata_types import FailureSeverity
 
-    min_rows: int = 100  # fewer events cannot make a day of features
-    min_session_coverage: float = 0.5  # share of session minutes with an event; a half day still passes
-    min_positive_spread_share: float = 0.9  # AIG's quotes stand locked for 2.5% of a day's updates
-    max_quarantine_share: float = 0.05  # of the rows in session
-    max_out_of_session_share: float = 0.5  # extended hours are no fault, but half a day of them is a wrong time zone
-    min_rows_to_trailing_median: float = 0.2
-    max_rows_to_trailing_median: float = 5.0
-    trailing_days: int = 5
-    min_trailing_days: int = 2
-    sample_rows: int = 200_000  # rows of all partitions together that are checked one by one
-    min_sample_rows: int = 1_000  # of each partition
+    return FailureSeverity.CRITICAL if limit.severity == STOP else FailureSeverity.WARNING
 
 
-def profile_suite(limits: GateLimits) -> ExpectationSuite:
+def profile_suite(name: str, limits: Sequence[Limit]) -> ExpectationSuite:
     """Expectations on the profile table: one row a partition, each computed over all of its events."""
     from great_expectations import ExpectationSuite
     from great_expectations.expectations import core as gxe
 
-    between = gxe.ExpectColumnValuesToBeBetween
-    zeros = ("nulls", "backward_step_ns", "rows_outside_session", "bad_prices", "bad_sizes", "bad_kinds", "bad_sides")
     return ExpectationSuite(
-        name="partitions",
+        name=name,
         expectations=[
             gxe.ExpectTableColumnsToMatchOrderedList(column_list=list(PROFILE_COLUMNS)),
             gxe.ExpectColumnValuesToBeUnique(column="partition"),
-            gxe.ExpectColumnValuesToBeInSet(column="schema_problem", value_set=[""]),
-            *(between(column=column, min_value=0, max_value=0) for column in zeros),
-            between(column="rows", min_value=limits.min_rows),
-            between(column="session_coverage", min_value=limits.min_session_coverage),
-            between(column="positive_spread_share", min_value=limits.min_positive_spread_share),
-            between(column="quarantine_share", max_value=limits.max_quarantine_share),
-            between(column="out_of_session_share", max_value=limits.max_out_of_session_share),
-            between(
-                column="rows_to_trailing_median",
-                min_value=limits.min_rows_to_trailing_median,
-                max_value=limits.max_rows_to_trailing_median,
+            gxe.ExpectColumnValuesToBeInSet(
+                column="schema_problem", value_set=[""], description="schema_problem empty. Stops the run"
+            ),
+            *(
+                gxe.ExpectColumnValuesToBeBetween(
+                    column=limit.column,
+                    min_value=limit.min,
+                    max_value=limit.max,
+                    severity=severity_of(limit),
+                    description=_description(limit),
+                )
+                for limit in limits
             ),
         ],
     )
 
 
-def event_suite() -> ExpectationSuite:
-    """Expectations on single events, checked on an even sample of every partition."""
+def event_suite(name: str, dataset: str) -> ExpectationSuite:
+    """Expectations on single events of one kind of dataset, checked on an even sample of every partition."""
     from great_expectations import ExpectationSuite
     from great_expectations.expectations import core as gxe
 
-    priced = [int(Kind.ADD), int(Kind.REPLACE), int(Kind.TRADE)]
+    order = list(DATASETS)
+    foreign = {kind for other in order[: order.index(dataset)] for kind in DATASETS[other]}
+    kinds = [int(kind) for kind in Kind if kind not in foreign]
+    priced = [int(kind) for kind in (Kind.ADD, Kind.REPLACE, Kind.TRADE, Kind.DEPTH) if kind not in foreign]
     return ExpectationSuite(
-        name="events",
+        name=name,
         expectations=[
             gxe.ExpectTableColumnsToMatchOrderedList(column_list=["partition", *EVENT_SCHEMA.names]),
-            *(gxe.ExpectColumnValuesToNotBeNull(column=name) for name in EVENT_SCHEMA.names),
+            *(gxe.ExpectColumnValuesToNotBeNull(column=column) for column in EVENT_SCHEMA.names),
             *(gxe.ExpectColumnValuesToBeOfType(column=field.name, type_=str(field.type)) for field in EVENT_SCHEMA),
-            gxe.ExpectColumnValuesToBeInSet(column="kind", value_set=KINDS),
-            gxe.ExpectColumnValuesToBeInSet(column="side", value_set=SIDES),
+            gxe.ExpectColumnValuesToBeInSet(column="kind", value_set=kinds),
+            gxe.ExpectColumnValuesToBeInSet(column="side", value_set=[int(side) for side in Side]),
             gxe.ExpectColumnValuesToBeBetween(
                 column="price_ticks", min_value=1, row_condition=f"kind in {priced}", condition_parser="pandas"
             ),
@@ -85,3 +81,11 @@ def event_suite() -> ExpectationSuite:
             gxe.ExpectCompoundColumnsToBeUnique(column_list=["partition", "sequence"]),
         ],
     )
+
+
+def _description(limit: Limit) -> str:
+    """What the Data Docs show of an expectation: they leave out its severity, so that it is said here."""
+    least = [] if limit.min is None else [f"at least {limit.min:g}"]
+    most = [] if limit.max is None else [f"at most {limit.max:g}"]
+    effect = "Stops the run" if limit.severity == STOP else "Sets the symbol-day aside"
+    return f"{limit.column} {' and '.join(least + most)}. {effect}: {limit.reason}"
