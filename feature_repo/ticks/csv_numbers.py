@@ -71,14 +71,9 @@ class CsvBatch(NamedTuple):
         """Number of rows."""
         return len(next(iter(self.columns.values())))
 
-    def head(self, rows: int) -> "CsvBatch":
-        """The first `rows` rows."""
-        return CsvBatch(self.first_row, {name: values[:rows] for name, values in self.columns.items()})
-
-    def tail(self, rows: int) -> "CsvBatch | None":
-        """What follows the first `rows` rows; None where nothing does."""
-        rest = CsvBatch(self.first_row + rows, {name: values[rows:] for name, values in self.columns.items()})
-        return rest if rest.rows else None
+    def slice(self, start: int, stop: int | None = None) -> "CsvBatch":
+        """Rows from `start` up to `stop`."""
+        return CsvBatch(self.first_row + start, {name: values[start:stop] for name, values in self.columns.items()})
 
 
 def csv_batches(path: Path, columns: Sequence[Column], header: bool = False) -> Iterator[CsvBatch]:

@@ -192,9 +192,9 @@ def _paired(messages: Path, book: Path, levels: int) -> Iterator[_Batch]:
     one, other = next(left, None), next(right, None)
     while one is not None and other is not None:
         rows = min(one.rows, other.rows)
-        yield _batch(one.head(rows), other.head(rows), messages, book)
-        one = one.tail(rows) or next(left, None)
-        other = other.tail(rows) or next(right, None)
+        yield _batch(one.slice(0, rows), other.slice(0, rows), messages, book)
+        one = one.slice(rows) if rows < one.rows else next(left, None)
+        other = other.slice(rows) if rows < other.rows else next(right, None)
     for shorter, longer, more in ((book, messages, one), (messages, book, other)):
         if more is not None:
             raise InputError(
