@@ -30,7 +30,7 @@ class StandingBook:
         levels = len(self.size)
         kind = np.concatenate([[int(Kind.CLEAR)], np.full(levels, int(Kind.DEPTH))])
         flags = np.full(levels + 1, int(Flag.CARRIED))
-        flags[-1] |= int(Flag.LAST)
+        flags[1:][-1:] |= int(Flag.LAST)  # a book without a level stays unknown
         return EventColumns.build(
             np.full(levels + 1, ts_event_ns, np.int64),
             kind,
