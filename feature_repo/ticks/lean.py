@@ -10,10 +10,14 @@ where AIG's best prices change in the millisecond of a trade, 93 to 94% of the t
 Exchange D is FINRA's trade reporting facility: the print was made off exchange (39% of BAC's shares), met no displayed
 queue, and is flagged HIDDEN. No lit venue prints between ticks either (Regulation NMS rule 612, from 1 USD up), so a
 sub-penny trade keeps the nearest tick and is flagged SUB_TICK and HIDDEN.
+
+A trade's condition is a hexadecimal mask of AlgoSeek's trade conditions, named by Lean's `TradeConditionFlags`
+(QuantConnect.Data.Auxiliary); those that do not set the market's price become LATE, ODD_LOT or DERIVED. A print of the
+official open or close repeats an auction's price, and one for cash, next-day or seller's delivery is priced for another
+day, so both are DERIVED. No bit marks a cancelled trade. The tape has no odd lots before December 2013.
 """
 
-import zipfile
-import zlib
+import re
 from collections.abc import Iterator
 from datetime import date, datetime, time
 from pathlib import Path
@@ -33,17 +37,35 @@ from feature_repo.ticks.reader import IngestRequest, PartitionPlan, ReadCount
 from feature_repo.ticks.schema import Flag, Kind, Side
 from feature_repo.ticks.selection import choose_days, choose_symbols, data_folder, iso_date
 from feature_repo.ticks.standing import StandingBook
+from feature_repo.ticks.streams import open_stream
 
 VENUE, ZONE = "US", "America/New_York"
 PRICE_UNITS_PER_TICK = 100  # prices x 10,000, tick 0.01 USD
 OFF_EXCHANGE = "D"
+CONDITIONS = {
+    0x0002: Flag.DERIVED,  # cash: delivery on the same day
+    0x0004: Flag.DERIVED,  # next-day delivery
+    0x0008: Flag.DERIVED,  # seller's option: delivery within 2 to 60 days
+    0x0200: Flag.DERIVED,  # derivatively priced
+    0x0800: Flag.LATE,  # sold last: in sequence, but reported late
+    0x4000: Flag.LATE,  # out of sequence
+    0x0004_0000: Flag.DERIVED,  # contingent on an option trade
+    0x0010_0000: Flag.DERIVED,  # average price
+    0x0040_0000: Flag.DERIVED,  # price variation: significantly away from the market
+    0x0100_0000: Flag.DERIVED,  # official close
+    0x0200_0000: Flag.DERIVED,  # prior reference price
+    0x0400_0000: Flag.DERIVED,  # official open
+    0x8000_0000: Flag.ODD_LOT,
+}
 QUOTE_COLUMNS = ("ms", "bid", "bid_size", "ask", "ask_size", "exchange", "condition", "suspicious")
 TRADE_COLUMNS = ("ms", "price", "size", "exchange", "condition", "suspicious")
 MAX_MS = 25 * 3_600_000
 """Longest day in milliseconds: a row outside the session is for cleaning to judge, one outside the day is no tick."""
 MAX_NUMBER = 2**53
-_TEXT = ("exchange", "condition")
-_UNREADABLE = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError)
+_TYPES = {"exchange": pa.string(), "condition": pa.dictionary(pa.int32(), pa.string())}
+_CONDITION = re.compile(r"[0-9a-fA-F]{0,8}")
+_LINE_BYTES = 1 << 16
+"""A longer line is no tick; it is not read further."""
 _HINT = "the lean folder that holds equity/usa/tick"
 
 
@@ -91,7 +113,7 @@ class LeanReader:
         midnight = datetime.combine(date.fromisoformat(plan.partition.date), time(), ZoneInfo(ZONE))
         start_ns = int(midnight.timestamp()) * NS
         waiting = EventColumns.concatenate(
-            [_trade_events(batch, start_ns) for batch in _csv_batches(trades, TRADE_COLUMNS, count)]
+            [_trade_events(batch, start_ns, trades) for batch in _csv_batches(trades, TRADE_COLUMNS, count)]
         )
         keys = np.maximum.accumulate(waiting.ts_event_ns)
         latest, merged, sequence = np.int64(np.iinfo(np.int64).min), 0, 0
@@ -150,14 +172,25 @@ def _quote_events(batch: pa.RecordBatch, start_ns: int) -> EventColumns:
     )
 
 
-def _trade_events(batch: pa.RecordBatch, start_ns: int) -> EventColumns:
+def _trade_events(batch: pa.RecordBatch, start_ns: int, path: Path) -> EventColumns:
     ms, price, size, suspicious = (_ints(batch, name) for name in ("ms", "price", "size", "suspicious"))
     ticks, off_tick = _to_ticks(price)
     flags = np.where(suspicious != 0, int(Flag.SUSPICIOUS), 0)
     flags = flags | np.where(off_tick, int(Flag.SUB_TICK | Flag.HIDDEN), 0)
     reported = pc.equal(batch.column("exchange"), OFF_EXCHANGE).to_numpy(zero_copy_only=False)
-    flags = flags | np.where(reported, int(Flag.HIDDEN), 0)
+    flags = flags | np.where(reported, int(Flag.HIDDEN), 0) | _condition_flags(batch.column("condition"), path)
     return EventColumns.build(start_ns + ms * 1_000_000, Kind.TRADE, int(Side.NONE), ticks, size, flags)
+
+
+def _condition_flags(conditions: pa.DictionaryArray, path: Path) -> np.ndarray:
+    """`(n,) int64` flags; only the distinct conditions of a batch, some dozens, are looked at one by one."""
+    known = []
+    for text in conditions.dictionary.to_pylist():
+        if not _CONDITION.fullmatch(text):
+            raise InputError(_describe_bad_line(path, TRADE_COLUMNS) or f"{path}: a condition is {text[:40]!r}")
+        mask = int(text or "0", 16)
+        known.append(sum({int(flag) for bit, flag in CONDITIONS.items() if mask & bit}))
+    return np.array(known, np.int64)[conditions.indices.to_numpy()]
 
 
 def _to_ticks(price: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -170,10 +203,10 @@ def _ints(batch: pa.RecordBatch, name: str) -> np.ndarray:
 
 
 def _csv_batches(path: Path, columns: tuple[str, ...], count: ReadCount) -> Iterator[pa.RecordBatch]:
-    """Batches of the one CSV in a zip: its numbers as int64 and the exchange as text."""
-    types = {name: pa.string() if name in _TEXT else pa.int64() for name in columns if name != "condition"}
+    """Batches of a file's CSV: its numbers as int64, its exchange as text, a trade's condition by dictionary."""
+    types = {name: _TYPES.get(name, pa.int64()) for name in columns if (name, columns) != ("condition", QUOTE_COLUMNS)}
     try:
-        with zipfile.ZipFile(path) as archive, archive.open(_only_member(archive, path)) as stream:
+        with open_stream(path) as stream:
             reader = csv.open_csv(
                 stream,
                 read_options=csv.ReadOptions(column_names=list(columns), block_size=8 << 20, use_threads=False),
@@ -190,46 +223,40 @@ def _csv_batches(path: Path, columns: tuple[str, ...], count: ReadCount) -> Iter
         if "Empty CSV" in str(error):
             return
         raise InputError(_describe_bad_line(path, columns) or f"{path}: not readable as CSV ({error})") from error
-    except _UNREADABLE as error:
-        raise InputError(f"{path}: not a readable zip ({error}); fetch the file again") from error
 
 
 def _require_limits(batch: pa.RecordBatch, path: Path, columns: tuple[str, ...]) -> None:
     """Refuse a number so large that nanoseconds or ticks made of it would wrap around."""
-    for name in (name for name in batch.schema.names if name not in _TEXT):
+    for name in (name for name in batch.schema.names if name not in _TYPES):
         values, limit = _ints(batch, name), _limit(name)
         if len(values) and (values.min() < -limit or values.max() > limit):
             raise InputError(_describe_bad_line(path, columns) or f"{path}: a {name} is beyond {limit}")
 
 
-def _only_member(archive: zipfile.ZipFile, path: Path) -> str:
-    names = archive.namelist()
-    if len(names) != 1:
-        raise InputError(f"{path}: holds {len(names)} files, one CSV is wanted")
-    return names[0]
-
-
 def _describe_bad_line(path: Path, columns: tuple[str, ...]) -> str | None:
     """The first line that does not have the columns, found only once the fast parser has refused the file."""
-    try:
-        with zipfile.ZipFile(path) as archive, archive.open(_only_member(archive, path)) as stream:
-            return next(_bad_lines(stream, path, columns), None)
-    except _UNREADABLE:
-        return None
+    with open_stream(path) as stream:
+        return next(_bad_lines(stream, path, columns), None)
 
 
 def _bad_lines(stream: IO[bytes], path: Path, columns: tuple[str, ...]) -> Iterator[str]:
-    for number, line in enumerate(stream, start=1):
-        text = line.decode("utf-8", "replace").rstrip("\r\n")
+    for number, line in enumerate(iter(lambda: stream.readline(_LINE_BYTES), b""), start=1):
+        text = line.decode("utf-8", "backslashreplace").rstrip("\r\n")
         if not text:
             continue  # the fast parser skips empty lines too
         fields = text.split(",")
         if len(fields) != len(columns):
             yield f"{path}: line {number}: {len(fields)} columns, {len(columns)} wanted: {','.join(fields)[:80]!r}"
         for name, value in zip(columns, fields, strict=False):
-            if name not in _TEXT and not _is_number(value, _limit(name)):
+            if name == "condition" and columns == TRADE_COLUMNS and not _CONDITION.fullmatch(value):
+                yield f"{path}: line {number}: condition is {value[:40]!r}, at most 8 hexadecimal digits are wanted"
+            if name not in _TYPES and not _is_number(value, _limit(name)):
                 limit = _limit(name)
                 yield f"{path}: line {number}: {name} is {value[:40]!r}, a whole number of at most {limit} is wanted"
+        try:
+            line.decode()
+        except UnicodeDecodeError:
+            yield f"{path}: line {number}: not text in UTF-8: {text[:80]!r}"
 
 
 def _limit(name: str) -> int:
@@ -237,7 +264,4 @@ def _limit(name: str) -> int:
 
 
 def _is_number(text: str, limit: int) -> bool:
-    try:
-        return -limit <= int(text) <= limit
-    except ValueError:
-        return False
+    return bool(re.fullmatch(r"-?\d{1,19}", text, re.ASCII)) and -limit <= int(text) <= limit

@@ -73,6 +73,57 @@ def test_reader_lean_when_row_is_suspicious_then_event_is_flagged(tmp_path):
     assert events["flags"] == [Flag.SUSPICIOUS, 0, Flag.SUSPICIOUS]
 
 
+@pytest.mark.parametrize(
+    ("condition", "flags"),
+    [
+        ("", 0),
+        ("1", 0),
+        ("20000020", 0),  # intermarket sweep, exempt from trade-through
+        ("20002020", 0),  # extended hours
+        ("00000800", Flag.LATE),
+        ("4800", Flag.LATE),
+        ("20100200", Flag.DERIVED),
+        ("2000000", Flag.DERIVED),
+        ("4000000", Flag.DERIVED),
+        ("80000001", Flag.ODD_LOT),
+        ("FFFFFFFF", Flag.LATE | Flag.ODD_LOT | Flag.DERIVED),
+    ],
+)
+def test_reader_lean_when_a_trade_has_a_condition_then_it_is_flagged_beside_the_rest(tmp_path, condition, flags):
+    trades = [f"{OPEN_MS},500000,100,P,{condition},0", f"{OPEN_MS},500050,100,D,{condition},1"]
+    events, _ = read(lean_day(tmp_path, trades=trades))
+    trade_flags = [flag for kind, flag in zip(events["kind"], events["flags"], strict=True) if kind == Kind.TRADE]
+    assert trade_flags == [flags, flags | Flag.HIDDEN | Flag.SUB_TICK | Flag.SUSPICIOUS]
+
+
+def test_reader_lean_when_a_quote_has_a_condition_then_it_is_no_trade_s(tmp_path):
+    events, _ = read(lean_day(tmp_path, quotes=[f"{OPEN_MS},500000,300,0,0,P,800,0", QUOTES[1]]))
+    assert events["flags"][0] == 0
+
+
+@pytest.mark.parametrize("condition", ["xyz", "-1", "0x10", " 1", "123456789"])
+def test_reader_lean_when_a_condition_is_no_mask_then_names_file_line_and_value(tmp_path, condition):
+    message = refusal(lean_day(tmp_path, trades=[TRADES[0], f"{OPEN_MS},500000,100,P,{condition},0"]))
+    assert f"20131007_trade.zip: line 2: condition is {condition!r}" in message
+
+
+def test_reader_lean_when_a_line_is_in_another_encoding_then_names_file_and_line(tmp_path):
+    path = lean_day(tmp_path) / "equity/usa/tick/aig/20131007_quote.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("day.csv", f"{QUOTES[0]}\n{OPEN_MS},500000,300,0,0,caf\xe9,1,0\n".encode("latin-1"))
+    assert "20131007_quote.zip: line 2: not text in UTF-8" in refusal(tmp_path)
+
+
+def test_reader_lean_when_real_days_are_read_then_conditions_are_as_rare_as_the_tape_s(real_data):
+    shares = {}
+    for plan in LeanReader().plan(IngestRequest("lean", real_data / "lean", date_to="2013-10-07")):
+        table = pa.Table.from_batches(list(LeanReader().read(plan, ReadCount())), EVENT_SCHEMA)
+        flags = table["flags"].to_numpy()[table["kind"].to_numpy() == Kind.TRADE]
+        shares[plan.partition.symbol] = [np.mean(flags & int(flag) != 0) for flag in (Flag.DERIVED, Flag.LATE)]
+    for derived, late in shares.values():
+        assert 0.0005 < derived < 0.005 and 0 < late < 0.0005
+
+
 def test_reader_lean_when_row_sets_both_sides_or_none_then_every_row_leaves_an_event(tmp_path):
     quotes = [f"{OPEN_MS},500000,300,500100,200,P,1,0", f"{OPEN_MS},0,0,0,0,P,1,0"]
     events, count = read(lean_day(tmp_path, quotes=quotes))
@@ -206,13 +257,16 @@ def test_reader_lean_when_zip_is_no_zip_then_names_file(tmp_path):
     lean_day(tmp_path)
     (tmp_path / "equity/usa/tick/aig/20131007_quote.zip").write_bytes(b"this is no zip")
     message = refusal(tmp_path)
-    assert "20131007_quote.zip: not a readable zip" in message and "fetch the file again" in message
+    assert (
+        "20131007_quote.zip: starts with bytes 74 68 69 73 20 69, so it is no .zip file" in message
+        and "fetch the file again" in message
+    )
 
 
 def test_reader_lean_when_zip_is_truncated_then_names_file(tmp_path):
     path = lean_day(tmp_path) / "equity/usa/tick/aig/20131007_trade.zip"
     path.write_bytes(path.read_bytes()[:-30])
-    assert "20131007_trade.zip: not a readable zip" in refusal(tmp_path)
+    assert "20131007_trade.zip: not readable (" in refusal(tmp_path)
 
 
 def test_reader_lean_when_bytes_inside_zip_are_damaged_then_names_file(tmp_path):
@@ -227,7 +281,7 @@ def test_reader_lean_when_bytes_inside_zip_are_damaged_then_names_file(tmp_path)
 def test_reader_lean_when_zip_is_a_folder_then_names_it(tmp_path):
     lean_day(tmp_path, quotes=None)
     (tmp_path / "equity/usa/tick/aig/20131007_quote.zip").mkdir()
-    assert "20131007_quote.zip: not a readable zip" in refusal(tmp_path)
+    assert "20131007_quote.zip: not readable (Is a directory)" in refusal(tmp_path)
 
 
 @pytest.mark.parametrize("names", [(), ("a.csv", "b.csv")])
@@ -236,7 +290,7 @@ def test_reader_lean_when_zip_holds_not_one_file_then_says_how_many(tmp_path, na
     with zipfile.ZipFile(path, "w") as archive:
         for name in names:
             archive.writestr(name, QUOTES[0])
-    assert f"holds {len(names)} files, one CSV is wanted" in refusal(tmp_path)
+    assert f"holds {len(names)} files, exactly one is wanted" in refusal(tmp_path)
 
 
 def test_reader_lean_when_lines_end_in_crlf_then_reads_the_same(tmp_path):
