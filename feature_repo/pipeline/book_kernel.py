@@ -22,9 +22,14 @@ BUY, SELL = int(Side.BUY), int(Side.SELL)
 
 BID_PX, BID_SZ, ASK_PX, ASK_SZ = 0, 1, 2, 3
 BIDS, ASKS = 0, 1
-PAGE = 64
 WINDOW = 1 << 24
 """Prices that the ladder can hold: this many ticks around the first price of the stream."""
+BITS = 6
+PAGE, SLOT = 1 << BITS, (1 << BITS) - 1
+GROUPS = WINDOW // PAGE
+KNOWN, HELD = PAGE, 2 * PAGE
+"""Where, by side, a page keeps the lots of known orders, and the number of its prices that hold lots."""
+ID, ORDER_SIDE, ORDER_PRICE, ORDER_LOTS = 0, 1, 2, 3
 
 # Places in `memory`: first the counts of events that could not be used as they were.
 UNKNOWN_ORDER, HIDDEN_TRADE, OVERSIZED, GAPS, UNWHOLE, COMPARED, EQUAL, FAR_LEVELS = range(8)
@@ -32,8 +37,8 @@ COUNTS = 8
 PENDING, CLEARED_TS, EMPTIED, STARTED, LAST_TRADE, TICK_SIDE = range(8, 14)
 STANDING, DIRTY, UPDATE, COMPLETE, LOW, ANCHORED = range(14, 20)
 PAGES, ORDERS, LEVELS, BEST, FAR = 20, 21, 22, 24, 26  # from LEVELS on a pair each: bids, asks
-FAULT, FAULT_VALUE = 28, 29
-MEMORY = 30
+FAULT, FAULT_VALUE, ROW_TS, ROW_TRADE = 28, 29, 30, 31  # the last is three places: price, size, aggressor
+MEMORY = 34
 
 NO_LADDER, OPENING, WHOLE, HOLE = 0, 1, 2, 3
 """What the ladder is: never filled, a snapshot that is being read, the whole book, unknown after a gap."""
@@ -42,185 +47,173 @@ FAR_NEEDED, NEGATIVE_SIZE, TOO_LARGE, TOO_HEAVY = 1, 2, 3, 4
 """Faults; FAULT_VALUE is the price, size or lots."""
 
 MOST = np.iinfo(np.int32).max
-NEEDS_ROOM = -1
 
 
 class State(NamedTuple):
-    """Everything that a book remembers; `new_state` makes it, `with_room` grows it."""
+    """Everything that a book remembers; `new_state` makes it, `with_room` grows it. The kernels take it unpacked."""
 
-    keys: NDArray[np.int64]  # (C,) open-addressed order ids, 0: free; C is a power of two
-    orders: NDArray[np.int64]  # (C, 3) side, price, lots of the order at the same place
-    page_of: NDArray[np.int32]  # (WINDOW / 64,) page of each 64 prices, 0: none
-    lots: NDArray[np.int64]  # (P, 2, 64) visible lots by page, side, price
-    known: NDArray[np.int64]  # (P, 2, 64) lots of known orders there
-    held: NDArray[np.int32]  # (P, 2) prices with lots, by page and side
-    blocks: NDArray[np.int32]  # (WINDOW / 4096, 2) pages with lots, by 64 pages and side
-    visible: NDArray[np.int32]  # (2, 4, K) the visible book, and the LEVEL snapshot that is being read
     memory: NDArray[np.int64]  # (MEMORY,)
+    visible: NDArray[np.int32]  # (2, 4, K) the visible book, and the LEVEL snapshot that is being read
+    index: NDArray[np.int32]  # (WINDOW / 64,) page of each 64 prices, 0: none; then pages with lots by 64 pages, side
+    orders: NDArray[np.int64]  # (C, 4) id (0: free place), side, price, lots; open-addressed, C is a power of two
+    pages: NDArray[np.int64]  # (P, 2, 129) by side: lots of 64 prices, lots of known orders there, prices with lots
 
 
-@njit(cache=True)
-def new_state(depth):
+def new_state(depth: int) -> State:
     """State of a book of `depth` levels a side that has seen nothing."""
     memory = np.zeros(MEMORY, np.int64)
     memory[EMPTIED], memory[COMPLETE], memory[DIRTY] = 1, 1, 3
-    pages = 16
-    lots, known = np.zeros((pages, 2, PAGE), np.int64), np.zeros((pages, 2, PAGE), np.int64)
-    return State(
-        np.zeros(1024, np.int64),
-        np.zeros((1024, 3), np.int64),
-        np.zeros(WINDOW // PAGE, np.int32),
-        lots,
-        known,
-        np.zeros((pages, 2), np.int32),
-        np.zeros((WINDOW // PAGE // 64, 2), np.int32),
-        np.zeros((2, 4, depth), np.int32),
-        memory,
-    )
+    index = np.zeros(GROUPS + 2 * GROUPS // PAGE, np.int32)
+    orders, pages = np.zeros((1024, 4), np.int64), np.zeros((16, 2, HELD + 1), np.int64)
+    return State(memory, np.zeros((2, 4, depth), np.int32), index, orders, pages)
 
 
-@njit(cache=True)
-def needs_room(state):
-    """Whether the next event could find no free page or a table of orders more than half full."""
-    return state.memory[PAGES] + 2 > state.lots.shape[0] or 2 * state.memory[ORDERS] >= state.keys.shape[0]
+@njit(cache=True, forceinline=True)
+def needs_room(memory, orders, pages):
+    """Whether the next event could find no free page, or a table of orders more than half full."""
+    return memory[PAGES] + 2 > pages.shape[0] or 2 * memory[ORDERS] >= orders.shape[0]
 
 
-@njit(cache=True)
-def with_room(state):
+def with_room(state: State) -> State:
     """The same book with twice the pages or the table of orders where either is nearly full."""
-    keys, orders, lots, known, held = state.keys, state.orders, state.lots, state.known, state.held
-    if state.memory[PAGES] + 2 > lots.shape[0]:
-        lots = np.concatenate((lots, np.zeros_like(lots)))
-        known = np.concatenate((known, np.zeros_like(known)))
-        held = np.concatenate((held, np.zeros_like(held)))
-    if 2 * state.memory[ORDERS] >= keys.shape[0]:
-        keys, orders = np.zeros(2 * keys.shape[0], np.int64), np.zeros((2 * keys.shape[0], 3), np.int64)
-        for i in range(state.keys.shape[0]):
-            if state.keys[i] != 0:
-                at = _place(keys, state.keys[i])
-                keys[at], orders[at] = state.keys[i], state.orders[i]
-    return State(keys, orders, state.page_of, lots, known, held, state.blocks, state.visible, state.memory)
+    orders, pages = state.orders, state.pages
+    if memory[PAGES] + 2 > len(pages):
+        pages = np.concatenate([pages, np.zeros_like(pages)])
+    if 2 * memory[ORDERS] >= len(orders):
+        orders = np.zeros((2 * len(orders), 4), np.int64)
+        _rehash(state.orders, orders)
+    return state._replace(orders=orders, pages=pages)
 
 
-@njit(cache=True)
-def replay(ts_ns, kind, side, price, size, order, flags, depth):
-    """Replay events in time order into rows of the visible book.
+@njit(cache=True, forceinline=True)
+def _rehash(old, new):
+    """Put every order of one table into another, empty one."""
+    for i in range(old.shape[0]):
+        if old[i, ID] != 0:
+            new[_place(new, old[i, ID])] = old[i]
 
-    Gives `ts (T,) int64`, `book (T, 4, depth) int32` (bid price, bid size, ask price, ask size), `trade (T, 3) int32`
-    (price, size, aggressor), the `memory`, and the number of events that were taken: fewer than there are at a fault.
+
+@njit(cache=True, forceinline=True)
+def replay(
+    memory, visible, index, orders, pages,
+    ts_ns, kind, side, price, size, order, flags, start,
+    out, rows,
+):  # fmt: skip
+    """Apply events from `start` on, until the state needs room or a fault; gives where it stopped and the rows so far.
+
+    `out` are the columns of a Book, in its order and with its types; rows go to them from `rows` on, in all at most one
+    more than there are events.
     """
-    n = ts_ns.shape[0]
-    out_ts = np.empty(n + 1, np.int64)
-    out_book = np.zeros((n + 1, 4, depth), np.int32)
-    out_trade = np.zeros((n + 1, 3), np.int32)
-    state = new_state(depth)
-    rows = 0
-    for i in range(n):
-        if needs_room(state):
-            state = with_room(state)
-        rows += apply_event(
-            state, ts_ns[i], kind[i], side[i], price[i], size[i], order[i], flags[i], out_ts, out_book, out_trade, rows
-        )
-        if state.memory[FAULT]:
-            return out_ts[:rows], out_book[:rows], out_trade[:rows], state.memory, i
-    rows += empty_if_cleared(state, out_ts, out_book, out_trade, rows)
-    return out_ts[:rows], out_book[:rows], out_trade[:rows], state.memory, n
+    for i in range(start, ts_ns.shape[0]):
+        if needs_room(memory, orders, pages):
+            return i, rows
+        if settle(memory, visible, ts_ns[i], kind[i]):
+            write_row(memory, visible, out, rows)
+            rows += 1
+        if apply_event(
+            memory, visible, index, orders, pages, ts_ns[i], kind[i], side[i], price[i], size[i], order[i], flags[i]
+        ):
+            write_row(memory, visible, out, rows)
+            rows += 1
+        if memory[FAULT]:
+            return i, rows
+    return ts_ns.shape[0], rows
 
 
-@njit(cache=True)
-def empty_if_cleared(state, out_ts, out_book, out_trade, row):
-    """Nothing whole came with the last CLEAR: the book is unknown from it on. Gives the rows written, 0 or 1."""
-    memory = state.memory
+@njit(cache=True, forceinline=True)
+def write_row(memory, visible, out, row):
+    """Write the row that is due, the visible book and the trade, into the columns of a Book."""
+    ts_ns, bid_px, bid_sz, ask_px, ask_sz, trade_px, trade_sz, trade_side = out
+    ts_ns[row] = memory[ROW_TS]
+    for k in range(visible.shape[2]):
+        bid_px[row, k], bid_sz[row, k] = visible[0, BID_PX, k], visible[0, BID_SZ, k]
+        ask_px[row, k], ask_sz[row, k] = visible[0, ASK_PX, k], visible[0, ASK_SZ, k]
+    trade_px[row], trade_sz[row] = memory[ROW_TRADE], memory[ROW_TRADE + 1]
+    trade_side[row] = memory[ROW_TRADE + 2]
+
+
+@njit(cache=True, forceinline=True)
+def settle(memory, visible, ts, kind):
+    """Before an event: True where a CLEAR with which nothing whole came leaves an empty row, due at the CLEAR's time."""
     if not memory[PENDING] or memory[EMPTIED]:
-        return 0
-    state.visible[0] = 0
+        return False
+    if ts <= memory[CLEARED_TS] and kind != TRADE and kind != QUOTE:
+        return False
+    visible[0] = 0
     memory[DIRTY], memory[EMPTIED] = 3, 1
-    return _write(state, memory[CLEARED_TS], 0, 0, 0, out_ts, out_book, out_trade, row)
+    return _due(memory, memory[CLEARED_TS], 0, 0, 0)
 
 
-@njit(cache=True)
-def apply_event(state, ts, kind, side, price, size, order, flags, out_ts, out_book, out_trade, row):
-    """Take one event; write what rows it gives from `row` on, and give their number, 0 to 2.
+@njit(cache=True, forceinline=True)
+def _due(memory, ts, price, size, aggressor):
+    """Note the time and the trade of the row that is due."""
+    memory[STARTED], memory[ROW_TS] = 1, ts
+    memory[ROW_TRADE], memory[ROW_TRADE + 1], memory[ROW_TRADE + 2] = price, size, aggressor
+    return True
 
-    The caller has seen to `needs_room`. At a fault nothing more may be applied.
+
+@njit(cache=True, forceinline=True)
+def apply_event(memory, visible, index, orders, pages, ts, kind, side, price, size, order, flags):
+    """Take one event; True where a row is due. The caller has seen to `needs_room` and has called `settle`.
+
+    At a fault nothing more may be applied.
     """
-    memory, visible = state.memory, state.visible
-    written = 0
-    if memory[PENDING] and (ts > memory[CLEARED_TS] or kind == TRADE or kind == QUOTE):
-        written = empty_if_cleared(state, out_ts, out_book, out_trade, row)
-        row += written
-    if size < 0 or size > MOST or price > MOST or price < -MOST:
-        if kind <= LEVEL or kind == DEPTH:
-            small = 0 <= size <= MOST
-            memory[FAULT], memory[FAULT_VALUE] = TOO_LARGE, price if small else size
-            if -MOST <= size < 0 and -MOST <= price <= MOST:
-                memory[FAULT] = NEGATIVE_SIZE
-            return written
+    if (size < 0 or size > MOST or price > MOST or price < -MOST) and (kind <= LEVEL or kind == DEPTH):
+        small = 0 <= size <= MOST
+        memory[FAULT], memory[FAULT_VALUE] = TOO_LARGE, price if small else size
+        if -MOST <= size < 0 and -MOST <= price <= MOST:
+            memory[FAULT] = NEGATIVE_SIZE
+        return False
     changed = False
     if kind == TRADE:
         if flags & HIDDEN:
             memory[HIDDEN_TRADE] += 1
-            return written
-        moved = _execute(state, side, price, size, order)
+            return False
+        moved = order != 0 and _execute(memory, visible, index, orders, pages, side, price, size, order)
         aggressor = _aggressor(memory, visible, side, price)
         if moved and not memory[PENDING]:
-            _show(state)
-        if memory[FAULT]:
-            return written
-        return written + _write(state, ts, price, size, aggressor, out_ts, out_book, out_trade, row)
-    if kind == CLEAR:
-        _clear(state, ts, flags)
-        return written
-    if kind == LEVEL:
-        changed = _level(state, side, price, size, flags)
-    elif kind == QUOTE:
+            _show(memory, visible, index, pages)
+        return memory[FAULT] == 0 and _due(memory, ts, price, size, aggressor)
+    if kind == QUOTE:
         if memory[STANDING] == WHOLE:
-            _compare(state, side, price, size, order, flags)
-            return written
-        changed = _quote(state, side, price, size)
+            _compare(memory, index, pages, side, price, size, order, flags)
+            return False
+        changed = _quote(memory, visible, side, price, size)
+    elif kind == CLEAR:
+        _clear(memory, visible, index, orders, pages, ts, flags)
+        return False
+    elif kind == LEVEL:
+        changed = _level(memory, visible, side, price, size, flags)
     elif kind == DEPTH:
         if memory[STANDING] != OPENING and memory[STANDING] != WHOLE:
             memory[UNWHOLE] += 1
-            return written
-        changed = _depth(state, side, price, size, order, flags)
+            return False
+        changed = _depth(memory, visible, index, pages, side, price, size, order, flags)
     elif kind == ADD or kind == REPLACE or kind == CANCEL:
         if memory[STANDING] == HOLE:
             memory[UNWHOLE] += 1
-            return written
-        if not _order(state, kind, side, price, size, order):
-            return written
+            return False
+        if not _order(memory, visible, index, orders, pages, kind, side, price, size, order):
+            return False
         if flags & LAST:
             memory[PENDING], memory[STANDING] = 0, WHOLE
         if not memory[PENDING]:
             if memory[STANDING] == NO_LADDER:
                 memory[STANDING] = WHOLE
-            changed = _show(state)
+            changed = _show(memory, visible, index, pages)
     if memory[FAULT] or memory[PENDING] or (memory[STARTED] and not changed):
-        return written
-    return written + _write(state, ts, 0, 0, 0, out_ts, out_book, out_trade, row)
+        return False
+    return _due(memory, ts, 0, 0, 0)
 
 
-@njit(cache=True)
-def _write(state, ts, price, size, aggressor, out_ts, out_book, out_trade, row):
-    """Write a row of the visible book and the trade."""
-    state.memory[STARTED] = 1
-    out_ts[row] = ts
-    for column in range(4):
-        for k in range(state.visible.shape[2]):
-            out_book[row, column, k] = state.visible[0, column, k]
-    out_trade[row, 0], out_trade[row, 1], out_trade[row, 2] = price, size, aggressor
-    return 1
-
-
-@njit(cache=True)
-def _clear(state, ts, flags):
+@njit(cache=True, forceinline=True)
+def _clear(memory, visible, index, orders, pages, ts, flags):
     """Forget the book; what was visible goes when it is sure that nothing whole comes with the CLEAR."""
-    memory = state.memory
-    used = memory[PAGES] + 1
-    state.lots[:used], state.known[:used], state.held[:used], state.blocks[:] = 0, 0, 0, 0
-    state.visible[1] = 0
-    if memory[ORDERS]:
-        state.keys[:] = 0
+    if memory[PAGES]:
+        pages[: memory[PAGES] + 1] = 0
+        index[GROUPS:] = 0
+        orders[:, ID] = 0
+    visible[1] = 0
     memory[ORDERS], memory[LEVELS], memory[LEVELS + 1], memory[FAR], memory[FAR + 1] = 0, 0, 0, 0, 0
     memory[PENDING], memory[CLEARED_TS], memory[EMPTIED] = 1, ts, 0
     memory[DIRTY], memory[COMPLETE], memory[UPDATE] = 3, 1, 0
@@ -230,10 +223,9 @@ def _clear(state, ts, flags):
         memory[GAPS] += 1
 
 
-@njit(cache=True)
-def _level(state, side, price, size, flags):
+@njit(cache=True, forceinline=True)
+def _level(memory, visible, side, price, size, flags):
     """One level of a snapshot by level; True where its last one changed the visible book."""
-    memory, visible = state.memory, state.visible
     place = flags & LEVEL_MASK
     if place < visible.shape[2]:
         which = BID_PX if side == BUY else ASK_PX
@@ -246,10 +238,10 @@ def _level(state, side, price, size, flags):
     return changed
 
 
-@njit(cache=True)
-def _quote(state, side, price, size):
+@njit(cache=True, forceinline=True)
+def _quote(memory, visible, side, price, size):
     """A best quote where no whole ladder stands: it is the book."""
-    memory, now = state.memory, state.visible[0]
+    now = visible[0]
     which = BID_PX if side == BUY else ASK_PX
     shown = price if size > 0 else 0
     changed = now[which, 0] != shown or now[which + 1, 0] != size
@@ -258,10 +250,9 @@ def _quote(state, side, price, size):
     return changed
 
 
-@njit(cache=True)
-def _compare(state, side, price, size, update, flags):
+@njit(cache=True, forceinline=True)
+def _compare(memory, index, pages, side, price, size, update, flags):
     """A best quote beside a whole ladder: where it names the update that the ladder stands at, the two must agree."""
-    memory = state.memory
     if update == 0 or update != memory[UPDATE] or not memory[COMPLETE]:
         return
     memory[COMPARED] += 1
@@ -270,36 +261,38 @@ def _compare(state, side, price, size, update, flags):
         memory[EQUAL] += size == 0
         return
     at = memory[BEST + which]
-    lots = state.lots[state.page_of[at // PAGE], which, at % PAGE]
+    lots = pages[index[at >> BITS], which, at & SLOT]
     memory[EQUAL] += price == memory[LOW] + at and (size == lots or flags & NO_SIZE != 0)
 
 
-@njit(cache=True)
-def _depth(state, side, price, size, update, flags):
+@njit(cache=True, forceinline=True)
+def _depth(memory, visible, index, pages, side, price, size, update, flags):
     """All lots at a price; the visible book follows at the end of the vendor's message."""
-    memory = state.memory
     which = BIDS if side == BUY else ASKS
-    at = _at(state, which, price, size)
+    at = _at(memory, index, which, price, size)
     if at >= 0:
-        _set_lots(state, which, at, size)
+        _set_lots(memory, visible, index, pages, which, at, size)
     memory[UPDATE], memory[COMPLETE] = update, flags & LAST != 0
     if not flags & LAST:
         return False
     memory[PENDING], memory[STANDING] = 0, WHOLE
-    return _show(state)
+    return _show(memory, visible, index, pages)
 
 
-@njit(cache=True)
-def _order(state, kind, side, price, size, order):
+@njit(cache=True, forceinline=True)
+def _order(memory, visible, index, orders, pages, kind, side, price, size, order):
     """An order comes, goes or moves; False where it is unknown."""
-    memory = state.memory
-    place = _place(state.keys, order) if order != 0 else -1
-    live = place >= 0 and state.keys[place] == order
+    place = _place(orders, order) if order != 0 else -1
+    live = place >= 0 and orders[place, ID] == order
     if kind == CANCEL:
         if live:
-            _take(state, place, size)
+            _take(memory, visible, index, orders, pages, place, size)
             return True
-        if side != 0 and price > 0 and _take_loose(state, BIDS if side == BUY else ASKS, price, size):
+        if (
+            side != 0
+            and price > 0
+            and _take_loose(memory, visible, index, pages, BIDS if side == BUY else ASKS, price, size)
+        ):
             return True
         memory[UNKNOWN_ORDER] += 1
         return False
@@ -308,83 +301,85 @@ def _order(state, kind, side, price, size, order):
         return False
     if live:
         if side == 0:  # a replace need not repeat the side
-            side = state.orders[place, 0]
-        _take(state, place, state.orders[place, 2])
-        place = _place(state.keys, order)
+            side = orders[place, ORDER_SIDE]
+        _take(memory, visible, index, orders, pages, place, orders[place, ORDER_LOTS])
+        place = _place(orders, order)
     if size == 0:
         return True
     which = BIDS if side == BUY else ASKS
-    at = _at(state, which, price, size)
+    at = _at(memory, index, which, price, size)
     if at < 0:  # an order beyond the window would be lost without a trace
         memory[FAULT], memory[FAULT_VALUE] = FAR_NEEDED, price
         return True
-    state.keys[place] = order
-    state.orders[place, 0], state.orders[place, 1], state.orders[place, 2] = side, price, size
+    orders[place, ID] = order
+    orders[place, ORDER_SIDE], orders[place, ORDER_PRICE], orders[place, ORDER_LOTS] = side, price, size
     memory[ORDERS] += 1
-    page = state.page_of[at // PAGE]
-    state.known[page, which, at % PAGE] += size
-    lots = state.lots[page, which, at % PAGE] + size
+    page = index[at >> BITS]
+    pages[page, which, KNOWN + (at & SLOT)] += size
+    lots = pages[page, which, at & SLOT] + size
     if lots > MOST:
         memory[FAULT], memory[FAULT_VALUE] = TOO_HEAVY, lots
-    _set_lots(state, which, at, lots)
+    _set_lots(memory, visible, index, pages, which, at, lots)
     return True
 
 
-@njit(cache=True)
-def _execute(state, side, price, size, order):
+@njit(cache=True, forceinline=True)
+def _execute(memory, visible, index, orders, pages, side, price, size, order):
     """A trade takes from the resting order where the vendor names it; True where the ladder changed."""
     if order == 0:
         return False
-    place = _place(state.keys, order)
-    if state.keys[place] == order:
-        _take(state, place, size)
+    place = _place(orders, order)
+    if orders[place, ID] == order:
+        _take(memory, visible, index, orders, pages, place, size)
         return True
-    if state.memory[STANDING] == HOLE:
+    if memory[STANDING] == HOLE:
         return False
-    if side != 0 and price > 0 and _take_loose(state, ASKS if side == BUY else BIDS, price, size):
+    if (
+        side != 0
+        and price > 0
+        and _take_loose(memory, visible, index, pages, ASKS if side == BUY else BIDS, price, size)
+    ):
         return True
-    state.memory[UNKNOWN_ORDER] += 1
+    memory[UNKNOWN_ORDER] += 1
     return False
 
 
-@njit(cache=True)
-def _take(state, place, size):
+@njit(cache=True, forceinline=True)
+def _take(memory, visible, index, orders, pages, place, size):
     """`size` lots of an order leave the ladder; more than it has take all of it and are counted."""
-    orders = state.orders
-    if size > orders[place, 2]:
-        state.memory[OVERSIZED] += 1
-        size = orders[place, 2]
-    which = BIDS if orders[place, 0] == BUY else ASKS
-    at = orders[place, 1] - state.memory[LOW]
-    page, slot = state.page_of[at // PAGE], at % PAGE
-    state.known[page, which, slot] -= size
+    if size > orders[place, ORDER_LOTS]:
+        memory[OVERSIZED] += 1
+        size = orders[place, ORDER_LOTS]
+    which = BIDS if orders[place, ORDER_SIDE] == BUY else ASKS
+    at = orders[place, ORDER_PRICE] - memory[LOW]
+    page, slot = index[at >> BITS], (at & SLOT)
+    pages[page, which, KNOWN + slot] -= size
     # A DEPTH may have said that fewer lots rest there than the known orders hold: never below none.
-    _set_lots(state, which, at, max(0, state.lots[page, which, slot] - size))
-    orders[place, 2] -= size
-    if orders[place, 2] == 0:
-        _forget(state, place)
+    _set_lots(memory, visible, index, pages, which, at, max(0, pages[page, which, slot] - size))
+    orders[place, ORDER_LOTS] -= size
+    if orders[place, ORDER_LOTS] == 0:
+        _forget(memory, orders, place)
 
 
-@njit(cache=True)
-def _take_loose(state, which, price, size):
+@njit(cache=True, forceinline=True)
+def _take_loose(memory, visible, index, pages, which, price, size):
     """Lots that DEPTH set and that belong to no known order leave; False where there are none at this price."""
-    at = price - state.memory[LOW]
-    if not state.memory[ANCHORED] or at < 0 or at >= WINDOW:
+    at = price - memory[LOW]
+    if not memory[ANCHORED] or at < 0 or at >= WINDOW:
         return False
-    page, slot = state.page_of[at // PAGE], at % PAGE
-    loose = state.lots[page, which, slot] - state.known[page, which, slot]
+    page, slot = index[at >> BITS], (at & SLOT)
+    loose = pages[page, which, slot] - pages[page, which, KNOWN + slot]
     if loose <= 0:
         return False
     if size > loose:
-        state.memory[OVERSIZED] += 1
-    _set_lots(state, which, at, state.lots[page, which, slot] - min(size, loose))
+        memory[OVERSIZED] += 1
+    _set_lots(memory, visible, index, pages, which, at, pages[page, which, slot] - min(size, loose))
     return True
 
 
-@njit(cache=True)
-def _at(state, which, price, size):
+@njit(cache=True, forceinline=True)
+def _at(memory, index, which, price, size):
     """Place of a price on the ladder, its page made where it has none; -1 where it lies beyond the window."""
-    memory = state.memory
     if not memory[ANCHORED]:
         memory[ANCHORED], memory[LOW] = 1, price - WINDOW // 2
     at = price - memory[LOW]
@@ -395,63 +390,65 @@ def _at(state, which, price, size):
                 memory[FAULT], memory[FAULT_VALUE] = FAR_NEEDED, price
             memory[FAR + which] = 1
         return -1
-    if state.page_of[at // PAGE] == 0:
+    if index[at >> BITS] == 0:
         memory[PAGES] += 1
-        state.page_of[at // PAGE] = memory[PAGES]
+        index[at >> BITS] = memory[PAGES]
     return at
 
 
-@njit(cache=True)
-def _set_lots(state, which, at, lots):
+@njit(cache=True, forceinline=True)
+def _set_lots(memory, visible, index, pages, which, at, lots):
     """Let `lots` rest at a price, and follow what is held and what is best."""
-    memory, visible = state.memory, state.visible
-    page = state.page_of[at // PAGE]
-    old = state.lots[page, which, at % PAGE]
+    page = index[at >> BITS]
+    old = pages[page, which, at & SLOT]
     if old == lots:
         return
-    state.lots[page, which, at % PAGE] = lots
+    pages[page, which, at & SLOT] = lots
     price, last = memory[LOW] + at, visible.shape[2] - 1
     full = visible[0, 2 * which + 1, last] > 0
     worst = visible[0, 2 * which, last]
     if not full or (price >= worst if which == BIDS else price <= worst):
         memory[DIRTY] |= 1 << which
     if old == 0:
-        state.held[page, which] += 1
-        if state.held[page, which] == 1:
-            state.blocks[at // PAGE // 64, which] += 1
+        pages[page, which, HELD] += 1
+        if pages[page, which, HELD] == 1:
+            index[GROUPS + 2 * (at >> 2 * BITS) + which] += 1
         best = memory[BEST + which]
         if memory[LEVELS + which] == 0 or (at > best if which == BIDS else at < best):
             memory[BEST + which] = at
         memory[LEVELS + which] += 1
     elif lots == 0:
-        state.held[page, which] -= 1
-        if state.held[page, which] == 0:
-            state.blocks[at // PAGE // 64, which] -= 1
+        pages[page, which, HELD] -= 1
+        if pages[page, which, HELD] == 0:
+            index[GROUPS + 2 * (at >> 2 * BITS) + which] -= 1
         memory[LEVELS + which] -= 1
         if memory[LEVELS + which] > 0 and at == memory[BEST + which]:
-            memory[BEST + which] = _next(state, which, at)
+            memory[BEST + which] = _next(index, pages, which, at)
 
 
-@njit(cache=True)
-def _next(state, which, at):
+@njit(cache=True, forceinline=True)
+def _next(index, pages, which, at):
     """The next worse price that holds lots, from `at` exclusive; there must be one."""
     step = -1 if which == BIDS else 1
+    first = SLOT if which == BIDS else 0  # where a page is entered
+    group, slot = at >> BITS, (at & SLOT) + step
     while True:
-        at += step
-        group = at // PAGE
-        page = state.page_of[group]
-        if state.held[page, which] == 0:
-            if state.blocks[group // 64, which] == 0:
-                group = group - group % 64 if which == BIDS else group - group % 64 + 63
-            at = group * PAGE if which == BIDS else group * PAGE + PAGE - 1
-        elif state.lots[page, which, at % PAGE] > 0:
-            return at
+        page = index[group]
+        if pages[page, which, HELD] > 0:
+            while 0 <= slot < PAGE:
+                if pages[page, which, slot] > 0:
+                    return (group << BITS) + slot
+                slot += step
+        elif index[GROUPS + 2 * (group >> BITS) + which] == 0:
+            group = (group >> BITS << BITS) if which == BIDS else group | SLOT  # none in these 64 pages: to their end
+        group += step
+        slot = first
 
 
-@njit(cache=True)
-def _show(state):
+@njit(cache=True, forceinline=True)
+def _show(memory, visible, index, pages):
     """Write the best levels of the sides that may have changed into the visible book; True where one did."""
-    memory, now = state.memory, state.visible[0]
+    now = visible[0]
     depth = now.shape[1]
     changed = False
     for which in range(2):
@@ -466,15 +463,15 @@ def _show(state):
             price, lots = 0, 0
             if k < levels:
                 if k > 0:
-                    at = _next(state, which, at)
-                price, lots = memory[LOW] + at, state.lots[state.page_of[at // PAGE], which, at % PAGE]
+                    at = _next(index, pages, which, at)
+                price, lots = memory[LOW] + at, pages[index[at >> BITS], which, at & SLOT]
             changed |= now[2 * which, k] != price or now[2 * which + 1, k] != lots
             now[2 * which, k], now[2 * which + 1, k] = price, lots
     memory[DIRTY] = 0
     return changed
 
 
-@njit(cache=True)
+@njit(cache=True, forceinline=True)
 def _aggressor(memory, visible, side, price):
     """Who started a trade: the vendor's word, else the quote rule, else the tick rule (Lee and Ready 1991); 0 unknown."""
     if memory[LAST_TRADE] != 0 and price != memory[LAST_TRADE]:
@@ -489,29 +486,32 @@ def _aggressor(memory, visible, side, price):
     return memory[TICK_SIDE]
 
 
-@njit(cache=True)
-def _place(keys, order):
-    """Where an order id stands in the table, or the free place where it would go (Knuth's multiplicative hash)."""
-    mask = keys.shape[0] - 1
-    at = ((order * np.int64(-7046029254386353131)) >> np.int64(20)) & mask
-    while keys[at] != 0 and keys[at] != order:
+@njit(cache=True, forceinline=True)
+def _home(order, mask):
+    """Where an order id belongs in a table of `mask` + 1 places (multiplicative hashing: Knuth, vol. 3, 6.4)."""
+    return ((order * np.int64(-7046029254386353131)) >> np.int64(20)) & mask
+
+
+@njit(cache=True, forceinline=True)
+def _place(orders, order):
+    """Where an order id stands in the table, or the free place where it would go."""
+    mask = orders.shape[0] - 1
+    at = _home(order, mask)
+    while orders[at, ID] != 0 and orders[at, ID] != order:
         at = (at + 1) & mask
     return at
 
 
-@njit(cache=True)
-def _forget(state, place):
+@njit(cache=True, forceinline=True)
+def _forget(memory, orders, place):
     """Free the place of an order; later ones of the same run move up, so that a search never meets a hole."""
-    keys, orders = state.keys, state.orders
-    mask = keys.shape[0] - 1
+    mask = orders.shape[0] - 1
     hole, at = place, (place + 1) & mask
-    while keys[at] != 0:
-        home = ((keys[at] * np.int64(-7046029254386353131)) >> np.int64(20)) & mask
-        if (at - home) & mask >= (at - hole) & mask:
-            keys[hole] = keys[at]
-            for column in range(3):
+    while orders[at, ID] != 0:
+        if (at - _home(orders[at, ID], mask)) & mask >= (at - hole) & mask:
+            for column in range(4):
                 orders[hole, column] = orders[at, column]
             hole = at
         at = (at + 1) & mask
-    keys[hole] = 0
-    state.memory[ORDERS] -= 1
+    orders[hole, ID] = 0
+    memory[ORDERS] -= 1

@@ -16,6 +16,7 @@ from feature_repo.ticks.schema import Kind
 MAX_PRICE_LEVELS = 1 << 22
 """Widest price range of one day's orders, in ticks; more means that an outlying price passed cleaning."""
 
+_REPLAYED = ("ts_event_ns", "kind", "side", "price_ticks", "size", "order_id", "flags")
 _SIDES = ("bid_px", "bid_sz", "ask_px", "ask_sz")
 
 
@@ -72,20 +73,28 @@ def build_book(events: pa.Table, depth: int, name: str = "events") -> tuple[Book
 
     Raises InputError, naming `name`, where time runs backwards, a price range is absurd, or a value does not fit.
     """
-    column = {field: events.column(field).to_numpy() for field in events.column_names}
-    ts_ns, price, size = column["ts_event_ns"], column["price_ticks"], column["size"]
+    ts_ns, *columns = (events.column(name).to_numpy() for name in _REPLAYED)
     if np.any(np.diff(ts_ns) < 0):
         row = int(np.flatnonzero(np.diff(ts_ns) < 0)[0]) + 1
         raise InputError(f"{name}: time runs backwards at row {row}; events must be cleaned and sorted first")
-    _require_order_prices(column["kind"], price, name)
-    arrays = (column["kind"], column["side"], price, size, column["order_id"], column["flags"])
-    ts, book, trade, memory, taken = kernel.replay(ts_ns, *arrays, depth)
-    if problem := fault(memory):
+    _require_order_prices(columns[0], columns[2], name)
+    most = len(ts_ns) + 1  # pages that no row touches are never made
+    levels = (np.empty((most, depth), np.int32) for _ in _SIDES)
+    trades = (np.empty(most, np.int32), np.empty(most, np.int32), np.empty(most, np.int8))
+    out = (np.empty(most, np.int64), *levels, *trades)
+    state = kernel.new_state(depth)
+    taken = rows = 0
+    while True:
+        taken, rows = kernel.replay(*state, ts_ns, *columns, taken, out, rows)
+        if taken == len(ts_ns) or state.memory[kernel.FAULT]:
+            break
+        state = kernel.with_room(state)
+    if problem := fault(state.memory):
         raise InputError(f"{name}: {problem}, at row {taken}; clean the events first")
-    bid_px, bid_sz, ask_px, ask_sz = (np.ascontiguousarray(book[:, i]) for i in range(4))
-    trade_px, trade_sz = trade[:, 0].copy(), trade[:, 1].copy()
-    built = Book(ts.copy(), bid_px, bid_sz, ask_px, ask_sz, trade_px, trade_sz, trade[:, 2].astype(np.int8))
-    return built, counts_of(memory)
+    if kernel.settle(state.memory, state.visible, np.iinfo(np.int64).max, int(Kind.HALT)):  # the day ends with a CLEAR
+        kernel.write_row(state.memory, state.visible, out, rows)
+        rows += 1
+    return Book(*(column[:rows] for column in out)), counts_of(state.memory)
 
 
 def fault(memory: NDArray[np.int64]) -> str:
