@@ -159,7 +159,7 @@ class _Scan:
         """Say what became of every message."""
         name = self._path.name
         count.add(name, int(self.counts[kernel.MESSAGES]))
-        count.skip(name, "another stock's message", int(self.counts[kernel.OTHERS]))
+        count.leave(name, int(self.counts[kernel.OTHERS]))
         count.skip(name, "before the open, folded into the opening book", int(self.counts[kernel.FOLDED]))
         for kind in np.flatnonzero(self._silent).tolist():
             letter = chr(kind)

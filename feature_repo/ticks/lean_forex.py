@@ -95,8 +95,7 @@ class LeanForexReader:
             for batch in csv_batches(path, _COLUMNS):
                 ts_ns = start_ns + batch.columns["ms"] * 1_000_000
                 count.add(path.name, batch.rows)
-                count.skip(path.name, "of an earlier trading day", int((ts_ns < opens).sum()))
-                count.skip(path.name, "of a later trading day", int((ts_ns >= closes).sum()))
+                count.leave(path.name, int(((ts_ns < opens) | (ts_ns >= closes)).sum()))
                 rows = np.flatnonzero((ts_ns >= opens) & (ts_ns < closes))
                 if not len(rows):
                     continue

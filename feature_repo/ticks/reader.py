@@ -45,6 +45,14 @@ class ReadCount:
     # rows among them that give no event, by input and reason: a heartbeat, a status message of another instrument
     skipped: dict[str, dict[str, int]] = field(default_factory=dict)
 
+    # rows among them that another partition takes from the same file: another symbol's, another session's
+    elsewhere: dict[str, int] = field(default_factory=dict)
+
+    def leave(self, name: str, rows: int) -> None:
+        """Say that `rows` of input `name`, which `add` has counted, belong to another partition."""
+        if rows:
+            self.elsewhere[name] = self.elsewhere.get(name, 0) + rows
+
     def skip(self, name: str, reason: str, rows: int) -> None:
         """Say that `rows` of input `name`, which `add` has counted, give no event."""
         if rows:
@@ -57,8 +65,8 @@ class ReadCount:
 
     @property
     def total(self) -> int:
-        """Rows of all inputs."""
-        return sum(self.vendor_rows.values())
+        """Rows of all inputs that are this partition's."""
+        return sum(self.vendor_rows.values()) - sum(self.elsewhere.values())
 
 
 class Reader(Protocol):

@@ -105,16 +105,13 @@ def test_reader_forex_when_new_york_closes_then_the_next_row_is_of_the_next_trad
         120_000,
     ]  # Tuesday's tail, then its own
     assert count.vendor_rows == {"20140506_quote.zip": 2, "20140507_quote.zip": 2}
-    assert count.skipped == {
-        "20140506_quote.zip": {"of an earlier trading day": 1},
-        "20140507_quote.zip": {"of a later trading day": 1},
-    }
+    assert count.elsewhere == {"20140506_quote.zip": 1, "20140507_quote.zip": 1} and count.total == 2
 
 
 def test_reader_forex_when_winter_comes_then_the_close_is_an_hour_later_in_utc(tmp_path):
     events, count = read(forex_file(tmp_path, "20140108", [f"{22 * HOUR_MS - 1},1.1,1.2", f"{22 * HOUR_MS},1.3,1.4"]))
     assert len(events["side"]) == 2
-    assert count.skipped == {"20140108_quote.zip": {"of a later trading day": 1}}
+    assert count.elsewhere == {"20140108_quote.zip": 1} and count.total == 1
 
 
 def test_reader_forex_when_a_week_begins_then_monday_opens_with_sunday_evening(tmp_path):

@@ -81,9 +81,8 @@ def test_itch_when_orders_rest_before_the_open_then_they_open_the_book_oldest_fi
     ]
     assert set(table.column("ts_event_ns").to_pylist()) == {OPEN_NS}
     assert table.column("flags").to_pylist() == [Flag.CARRIED, Flag.CARRIED, Flag.CARRIED | Flag.LAST]
-    assert count.vendor_rows == {NAME: 11}
+    assert count.vendor_rows == {NAME: 11} and count.elsewhere == {NAME: 2} and count.total == 9
     assert count.skipped[NAME] == {
-        "another stock's message": 2,
         "before the open, folded into the opening book": 6,
         "R: stock directory": 1,
         "S: system event": 2,
@@ -165,7 +164,7 @@ def test_itch_when_messages_say_nothing_of_the_book_then_each_is_skipped_by_type
     skipped = count.skipped[NAME]
     assert skipped["unknown message type 'z'"] == 1
     assert {reason[0] for reason in skipped} >= set("YLVWKJINO")
-    assert count.total == len(day.messages) == sum(skipped.values())
+    assert count.vendor_rows[NAME] == len(day.messages) == sum(skipped.values()) + count.elsewhere[NAME]
 
 
 def test_itch_when_chunks_end_anywhere_then_events_are_the_same(tmp_path, monkeypatch):
