@@ -10,9 +10,10 @@ speak against the exchange's transaction time T. (1) Files are cut at midnight o
 messages of the 2024-07-18 files, the last depth diff among them, lie in the next day, and the book is not handed on.
 (2) Streams overtake each other: in the order of receipt T runs back for 0.5 to 5.3% of a file's messages, by up to 56
 ms and once 2.2 s; 14 to 176 of them are depth diffs, whose quarantine would break the book. (3) A feature at T would
-know what came up to 3 s later. The receive time never runs back in these files. Its clock lies behind the exchange's by 1.52 s in 2024,
-and by 0 to 30 ms in 2023 on USD-M, which matters only beside another venue's data. For that the option `clock:
-exchange` gives T (E where there is no T), held so that it never runs back; `ts_recv_ns` is then 1.5 s less in 2024.
+know what came up to 3 s later. The receive time never runs back in these files. Its clock lies behind the exchange's
+by 1.52 s in 2024, and by up to 28 ms in 2023 on USD-M, which matters only beside another venue's data. For that the
+option `clock: exchange` gives T (E where there is no T), held so that it never runs back; `ts_recv_ns` is then 1.5 s
+less in 2024.
 """
 
 import re

@@ -239,7 +239,7 @@ class LineParser:
                 rows,
                 int(off_lot[0]),
                 f"size {rows.size[off_lot[0]]} is no multiple of the lot size "
-                f"{Decimal(self._grid.lot).scaleb(-DECIMALS):f}; give option lot_size",
+                f"{Decimal(self._grid.lot).scaleb(-DECIMALS).normalize():f}; give option lot_size",
             )
         ticks = (price_units + self._grid.tick // 2) // self._grid.tick
         message_kind = np.asarray(rows.kind, np.int64)
@@ -322,6 +322,6 @@ def _exchange_ns(data: dict[str, Any]) -> int:
 
 def _number(data: dict[str, Any], name: str) -> int:
     number = data[name]
-    if type(number) is not int or not 0 < number < 2**63:
-        raise ValueError(f"{name} is {number!r:.40}, a positive whole number is wanted")
+    if type(number) is not int or not 0 <= number < 2**63:
+        raise ValueError(f"{name} is {number!r:.40}, a whole number from 0 is wanted")
     return number
