@@ -1,226 +1,161 @@
-"""Feature kernels: each definition stands here once, and training's batch and serving's stream both run it.
+"""Features of a day in one go and one row at a time: both run the compiled kernels of `feature_kernel`.
 
-A book row updates a small state (`update_row`); the end of a second turns that state into the feature vector
-(`close_second`). The batch function and `FeatureState` call the same two compiled functions, so their values agree bit
-for bit. Windows are the last 1, 10 or 60 whole seconds of the present session window, fewer after its open; the book
-itself persists over breaks. Undefined values are 0: a flow without trades, any price feature without a two-sided book.
+A book row updates a small state; the end of a bar turns the state into the feature vector. The batch function and
+`FeatureState` call the same two compiled functions, so their values agree bit for bit. `definitions` says what each
+feature is. Windows are the last 1, 10 or 60 bars of the present session window, fewer after its open; the book itself
+persists over breaks.
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from feature_repo.errors import InputError
+from feature_repo.pipeline import feature_kernel as kernel
 from feature_repo.pipeline.books import Book
+from feature_repo.pipeline.definitions import DEFINITIONS, FEATURE_UNITS, FEATURES, SIGNAL_V1, Feature
+from feature_repo.pipeline.microprice import MicropriceTable, default_table
+from feature_repo.pipeline.volume_curve import BUCKET_NS, VolumeCurve
 
-NS = 1_000_000_000
-WINDOW_S = 60
-FEATURE_WINDOW_NS = WINDOW_S * NS
-"""Longest look-back of any feature."""
+__all__ = [
+    "DEFINITIONS", "FEATURES", "FEATURE_UNITS", "FEATURE_WINDOW_NS", "NS", "SIGNAL_V1", "WINDOW_BARS",
+    "Feature", "FeatureState", "Grid", "compute_features",
+]  # fmt: skip
 
-FEATURE_UNITS: dict[str, str] = {
-    # best ask - best bid
-    "spread_ticks": "ticks",
-    # size-weighted mid minus mid: (ask qb + bid qa) / (qa + qb) - mid (Gatheral and Oomen 2010; first-order term of
-    # the microprice of Stoikov 2018)
-    "microprice_dev": "ticks",
-    # (qb - qa) / (qb + qa) at the best, and over all visible levels
-    "imbalance_l1": "share",
-    "imbalance_depth": "share",
-    # order-flow imbalance at the best (Cont, Kukanov and Stoikov 2014, eq. 2) / mean best depth of the window
-    "ofi_1s": "depths",
-    "ofi_10s": "depths",
-    "ofi_60s": "depths",
-    # realised volatility: sqrt of the sum of squared one-second log returns of the mid
-    "rv_10s": "bps",
-    "rv_60s": "bps",
-    # log return of the mid
-    "return_10s": "bps",
-    "return_60s": "bps",
-    # (bought - sold) / traded lots, by aggressor
-    "trade_flow_10s": "share",
-    "trade_flow_60s": "share",
-    "trade_volume_60s": "log(1 + lots)",
-    "event_rate_10s": "log(1 + book changes per second)",
-    # elapsed share of the day's trading time
-    "time_of_day": "share",
-}
-FEATURES: tuple[str, ...] = tuple(FEATURE_UNITS)
-SIGNAL_V1: tuple[str, ...] = FEATURES[:16]
-"""What the first signal models and policies were trained on, in their order: names, order and values never change."""
+NS = kernel.NS
+WINDOW_BARS = kernel.WINDOW_BARS
+FEATURE_WINDOW_NS = WINDOW_BARS * NS
+"""Longest look-back of SIGNAL_V1 on the time grid. Hawkes intensities and VPIN fade more slowly, but all flows are
+forgotten at a session window's open: no feature but the volume curve knows anything of the day before."""
 
-# Places in the state vector: sums of the running second, then what carries over.
-_OFI, _DEPTH, _DEPTH_N, _SIGNED, _VOLUME, _EVENTS = 0, 1, 2, 3, 4, 5
-_BUCKET = 6  # number of sums
-_BID, _BID_SZ, _ASK, _ASK_SZ, _BID_ALL, _ASK_ALL = 6, 7, 8, 9, 10, 11  # last row's best, and its visible depth
-_LAST_MID, _CLOSED = 12, 13  # mid at the last close (0: unknown), seconds closed since the open
-_STATE = 14
-_RETURN = 6  # ring column after the sums: log return of the second
-_RING = 7
+_KINDS = {"time": kernel.TIME_GRID, "event": kernel.EVENT_GRID, "volume": kernel.VOLUME_GRID}
 
 
-@njit(cache=True)
-def update_row(state, bid_px, bid_sz, ask_px, ask_sz, trade_sz, trade_side):
-    """Take one book row into `state (14,) float64`; the side arrays are `(K,)`."""
-    bid, qb, ask, qa = float(bid_px[0]), float(bid_sz[0]), float(ask_px[0]), float(ask_sz[0])
-    whole = qb > 0.0 and qa > 0.0
-    if whole and state[_BID_SZ] > 0.0 and state[_ASK_SZ] > 0.0:
-        flow = 0.0
-        if bid >= state[_BID]:
-            flow += qb
-        if bid <= state[_BID]:
-            flow -= state[_BID_SZ]
-        if ask <= state[_ASK]:
-            flow -= qa
-        if ask >= state[_ASK]:
-            flow += state[_ASK_SZ]
-        state[_OFI] += flow
-    if whole:
-        state[_DEPTH] += 0.5 * (qb + qa)
-        state[_DEPTH_N] += 1.0
-    state[_SIGNED] += float(trade_side) * float(trade_sz)
-    state[_VOLUME] += float(trade_sz)
-    state[_EVENTS] += 1.0
-    state[_BID], state[_BID_SZ], state[_ASK], state[_ASK_SZ] = bid, qb, ask, qa
-    bids, asks = 0.0, 0.0
-    for k in range(bid_sz.shape[0]):
-        bids += float(bid_sz[k])
-        asks += float(ask_sz[k])
-    state[_BID_ALL], state[_ASK_ALL] = bids, asks
+@dataclass(frozen=True)
+class Grid:
+    """When a bar ends and a feature vector is due; windows of features count bars.
 
+    | kind | a bar ends | stamp |
+    | --- | --- | --- |
+    | time | every `step` seconds after a session window's open | that second |
+    | event | with every `step`-th book row, trades included | the row's; bars of equal stamps follow one another |
+    | volume | with the row that brings the bar's traded lots to `step` or more | the row's |
 
-@njit(cache=True)
-def open_window(state, ring):
-    """Forget all flows: a session window opens; the book stays."""
-    state[:_BUCKET] = 0.0
-    ring[:] = 0.0
-    state[_CLOSED] = 0.0
-    state[_LAST_MID] = 0.0
-    if state[_BID_SZ] > 0.0 and state[_ASK_SZ] > 0.0 and state[_ASK] > state[_BID]:
-        state[_LAST_MID] = 0.5 * (state[_BID] + state[_ASK])
-
-
-@njit(cache=True)
-def _window(ring, closed, seconds, column):
-    """Sum of a ring column over the last `seconds` closed seconds."""
-    total = 0.0
-    for back in range(min(seconds, closed)):
-        total += ring[(closed - 1 - back) % ring.shape[0], column]
-    return total
-
-
-@njit(cache=True)
-def _ratio(value, total):
-    return value / total if total > 0.0 else 0.0
-
-
-@njit(cache=True)
-def close_second(state, ring, elapsed, out):
-    """End a second: push its sums into `ring (60, 7)` and write the features `(F,) float32`; True: book two-sided.
-
-    `elapsed` is the share of the day's trading time that has passed.
+    No bar spans a session break: what is unfinished at a window's close is dropped. Raises InputError where the kind is
+    unknown or `step` is below 1.
     """
-    valid = state[_BID_SZ] > 0.0 and state[_ASK_SZ] > 0.0 and state[_ASK] > state[_BID]
-    mid = 0.5 * (state[_BID] + state[_ASK]) if valid else state[_LAST_MID]
-    slot = int(state[_CLOSED]) % ring.shape[0]
-    for column in range(_BUCKET):
-        ring[slot, column] = state[column]
-        state[column] = 0.0
-    known = mid > 0.0 and state[_LAST_MID] > 0.0
-    ring[slot, _RETURN] = 1e4 * np.log(mid / state[_LAST_MID]) if known else 0.0
-    state[_LAST_MID] = mid
-    state[_CLOSED] += 1.0
-    closed = int(state[_CLOSED])
 
-    qb, qa = state[_BID_SZ], state[_ASK_SZ]
-    out[:] = 0.0
-    if valid:
-        out[0] = state[_ASK] - state[_BID]
-        out[1] = (state[_ASK] * qb + state[_BID] * qa) / (qa + qb) - mid
-        out[2] = (qb - qa) / (qb + qa)
-        out[3] = _ratio(state[_BID_ALL] - state[_ASK_ALL], state[_BID_ALL] + state[_ASK_ALL])
-        for i, seconds in enumerate((1, 10, 60)):
-            rows = _window(ring, closed, seconds, _DEPTH_N)
-            depth = _window(ring, closed, seconds, _DEPTH) / rows if rows > 0.0 else 0.5 * (qb + qa)
-            out[4 + i] = _window(ring, closed, seconds, _OFI) / depth
-    for i, seconds in enumerate((10, 60)):
-        squares = 0.0
-        for back in range(min(seconds, closed)):
-            squares += ring[(closed - 1 - back) % ring.shape[0], _RETURN] ** 2
-        out[7 + i] = np.sqrt(squares)
-        out[9 + i] = _window(ring, closed, seconds, _RETURN)
-        out[11 + i] = _ratio(_window(ring, closed, seconds, _SIGNED), _window(ring, closed, seconds, _VOLUME))
-    out[13] = np.log1p(_window(ring, closed, WINDOW_S, _VOLUME))
-    out[14] = np.log1p(_window(ring, closed, 10, _EVENTS) / min(10, closed))
-    out[15] = elapsed
-    return valid
+    kind: Literal["time", "event", "volume"] = "time"
+    step: int = 1
+
+    def __post_init__(self) -> None:
+        if self.kind not in _KINDS:
+            raise InputError(f"grid {self.kind!r} is unknown; there are: {', '.join(_KINDS)}")
+        if self.step < 1:
+            raise InputError(f"grid step {self.step} is below 1")
 
 
-@njit(cache=True)
-def _run(ts_ns, bid_px, bid_sz, ask_px, ask_sz, trade_sz, trade_side, opens, closes, grid_ns, features, valid):
-    """All windows of a day; fills `grid_ns (N,)`, `features (N, F)` and `valid (N,)`."""
-    state, ring = np.zeros(_STATE), np.zeros((WINDOW_S, _RING))
-    trading = float(np.sum(closes - opens))
-    row, at, passed = 0, 0, 0.0
-    for w in range(opens.shape[0]):
-        seconds = (closes[w] - opens[w]) // NS
-        for second in range(seconds + 1):
-            now = opens[w] + second * NS
-            while row < ts_ns.shape[0] and ts_ns[row] <= now:
-                update_row(state, bid_px[row], bid_sz[row], ask_px[row], ask_sz[row], trade_sz[row], trade_side[row])
-                row += 1
-            if second == 0:
-                open_window(state, ring)
-                continue
-            elapsed = (passed + second * NS) / trading
-            valid[at] = close_second(state, ring, elapsed, features[at])
-            grid_ns[at] = now
-            at += 1
-        passed += float(closes[w] - opens[w])
+class _Prepared:
+    """What the kernels need beside the book rows: state, ring, microprice table and volume curve of one day."""
+
+    def __init__(
+        self,
+        windows: Sequence[tuple[int, int]],
+        depth: int,
+        earlier: VolumeCurve | None,
+        grid: Grid,
+        microprice: MicropriceTable | None,
+    ) -> None:
+        for opens, closes in windows:
+            if closes <= opens:
+                raise InputError(f"session window {opens} to {closes} ns has no length; mend the instrument's windows")
+        if depth < 1:
+            raise InputError(f"a book of {depth} levels has no best price")
+        trading_ns = sum(closes - opens for opens, closes in windows)
+        usual = 0.0 if earlier is None else earlier.daily_lots
+        kind, buckets = _KINDS[grid.kind], trading_ns / BUCKET_NS
+        self.state = kernel.new_state(depth, kind, float(grid.step), float(trading_ns), usual, buckets)
+        self.ring = np.zeros((WINDOW_BARS, kernel.COLUMNS))
+        self.table = np.ascontiguousarray((microprice or default_table()).adjustment)
+        self.curve = np.zeros(2) if earlier is None else earlier.cumulative(trading_ns)
 
 
 def compute_features(
-    book: Book, windows: list[tuple[int, int]]
+    book: Book,
+    windows: Sequence[tuple[int, int]],
+    earlier: VolumeCurve | None = None,
+    grid: Grid = Grid(),
+    microprice: MicropriceTable | None = None,
 ) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.int8]]:
-    """Features of a day on the grid of whole seconds after each window's open, its close included.
+    """Features of a day at the end of each bar of `grid`; on the default one, of every whole second after an open.
 
-    `windows` are `(open_ns, close_ns)` in time order, int64 UTC, whole seconds long. Gives `ts_ns (N,) int64`, features
-    `(N, F) float32` in the order of FEATURES, and `book_valid (N,) int8`. A row at t has seen book rows up to t only.
+    `windows` are the session windows `(open_ns, close_ns)` in time order, int64 UTC; `earlier` is the volume curve and
+    `microprice` the table of earlier days, None where there are none. Gives `ts_ns (N,) int64`, features `(N, F)
+    float32` in the order of FEATURES, and `book_valid (N,) int8`. A row at t has seen book rows up to t only. Raises
+    InputError where a window has no length.
     """
+    made = _Prepared(windows, book.depth, earlier, grid, microprice)
     opens = np.array([start for start, _ in windows], np.int64)
     closes = np.array([end for _, end in windows], np.int64)
-    rows = int(((closes - opens) // NS).sum())
-    grid, features = np.zeros(rows, np.int64), np.zeros((rows, len(FEATURES)), np.float32)
-    valid = np.zeros(rows, np.int8)
-    sides = (book.bid_px, book.bid_sz, book.ask_px, book.ask_sz)
-    _run(book.ts_ns, *sides, book.trade_sz, book.trade_side, opens, closes, grid, features, valid)
-    return grid, features, valid
+    bars = _most_bars(book, opens, closes, grid)
+    stamps, features = np.zeros(bars, np.int64), np.zeros((bars, len(FEATURES)), np.float32)
+    valid = np.zeros(bars, np.int8)
+    rows = (book.ts_ns, book.bid_px, book.bid_sz, book.ask_px, book.ask_sz, book.trade_sz, book.trade_side)
+    run = kernel.run_time_grid if grid.kind == "time" else kernel.run_row_grid
+    done = run(made.state, made.ring, made.table, made.curve, rows, opens, closes, stamps, features, valid)
+    return stamps[:done], features[:done], valid[:done]
+
+
+def _most_bars(book: Book, opens: NDArray[np.int64], closes: NDArray[np.int64], grid: Grid) -> int:
+    """Bars that the day can have at most."""
+    if grid.kind == "time":
+        return int(((closes - opens) // (grid.step * NS)).sum())
+    if grid.kind == "event":
+        return len(book) // grid.step
+    return min(len(book), int(book.trade_sz.astype(np.int64).sum()) // grid.step)
 
 
 class FeatureState:
-    """The same features one book row at a time, for serving."""
+    """The same features one book row at a time, for serving.
 
-    def __init__(self) -> None:
-        """Start before the day's first row; call `open_window` at the open of each session window."""
-        self._state, self._ring = np.zeros(_STATE), np.zeros((WINDOW_S, _RING))
+    Call `open_window` when a session window opens, after all rows stamped up to and including the open; `on_row` for
+    each row; `close_bar` when a bar ends: on the time grid at its second, after all rows up to and including it, on the
+    other grids at the row's stamp where `on_row` says so.
+    """
 
-    def on_row(
+    def __init__(
         self,
-        bid_px: NDArray[np.int32],
-        bid_sz: NDArray[np.int32],
-        ask_px: NDArray[np.int32],
-        ask_sz: NDArray[np.int32],
-        trade_sz: int,
-        trade_side: int,
+        windows: Sequence[tuple[int, int]],
+        depth: int,
+        earlier: VolumeCurve | None = None,
+        grid: Grid = Grid(),
+        microprice: MicropriceTable | None = None,
     ) -> None:
-        """Take a book row: levels `(K,) int32`, the trade's lots and aggressor (0 where it is no trade)."""
-        update_row(self._state, bid_px, bid_sz, ask_px, ask_sz, trade_sz, trade_side)
+        """Start before the day's first row; arguments as of `compute_features`, for books of `depth` levels a side."""
+        made = _Prepared(windows, depth, earlier, grid, microprice)
+        self._state, self._ring, self._table, self._curve = made.state, made.ring, made.table, made.curve
+        self._windows = iter(windows)
+
+    def on_row(self, ts_ns: int, levels: NDArray[np.int32], trade_sz: int, trade_side: int) -> bool:
+        """Take a book row; True where it fills a bar of the event or volume grid.
+
+        `levels (4, K) int32` in C order: bid prices, bid sizes, ask prices, ask sizes; the trade's lots and aggressor
+        are 0 where the row is no trade.
+        """
+        return kernel.update_levels(self._state, levels, ts_ns, trade_sz, trade_side)
 
     def open_window(self) -> None:
-        """A session window opens; rows up to and including the open have been taken."""
-        open_window(self._state, self._ring)
+        """The next session window opens; raises InputError where the day has no further one."""
+        window = next(self._windows, None)
+        if window is None:
+            raise InputError("the day has no further session window; start a new FeatureState for a new day")
+        kernel.open_window(self._state, self._ring, *window)
 
-    def close_second(self, elapsed: float) -> tuple[NDArray[np.float32], bool]:
-        """A whole second ends: its features `(F,) float32` and whether the book was two-sided."""
-        out = np.zeros(len(FEATURES), np.float32)
-        valid = close_second(self._state, self._ring, elapsed, out)
-        return out, bool(valid)
+    def close_bar(self, now_ns: int) -> tuple[NDArray[np.float32], bool]:
+        """A bar ends at `now_ns`: its features `(F,) float32` and whether the book has two sides."""
+        out = np.empty(len(FEATURES), np.float32)
+        valid = kernel.close_bar(self._state, self._ring, self._table, self._curve, now_ns, out)
+        return out, valid

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from feature_repo.errors import InputError
 from feature_repo.pipeline.books import Book, build_book
-from feature_repo.pipeline.kernels import FEATURES, compute_features
+from feature_repo.pipeline.kernels import SIGNAL_V1, compute_features
 from feature_repo.ticks.batches import event_batch
 from feature_repo.ticks.instruments import NS, Instrument
 from feature_repo.ticks.reader import IngestRequest, Option, ReadCount
@@ -89,7 +89,7 @@ def mid_moves(book: Book, grid_ns: NDArray[np.int64], windows: Sequence[tuple[in
 def visible_sample(book: Book, windows: list[tuple[int, int]]) -> tuple[Sample, NDArray[np.int64]]:
     """Sample of the VISIBLE features, and its grid times `(N,) int64` ns."""
     grid, features, valid = compute_features(book, windows)
-    columns = [FEATURES.index(name) for name in VISIBLE]
+    columns = [SIGNAL_V1.index(name) for name in VISIBLE]
     moves = mid_moves(book, grid, windows)
     moves[valid == 0] = np.nan
     return Sample(features[:, columns].astype(np.float64), moves, grid // (BLOCK_S * NS)), grid

@@ -12,7 +12,7 @@ import pytest
 from feature_repo.errors import InputError
 from feature_repo.lake import Partition, list_partitions
 from feature_repo.pipeline.books import Book, load_book, write_book
-from feature_repo.pipeline.kernels import FEATURES, compute_features
+from feature_repo.pipeline.kernels import FEATURES, SIGNAL_V1, compute_features
 from feature_repo.ticks.instruments import NS, Instrument, SessionWindow, save_instruments
 from training.signals.config import SignalConfig
 from training.signals.export import Forecaster
@@ -263,8 +263,8 @@ def test_stage_when_a_feature_file_lacks_a_column_or_is_torn_then_names_it(featu
     changed = copy_of(features, tmp_path / "features")
     path = Partition("SIM", "AAA", DATES[1]).folder(changed) / "features.parquet"
     table = pq.read_table(path, partitioning=None)
-    pq.write_table(table.drop_columns([FEATURES[3]]), path)
-    with pytest.raises(InputError, match=f"date=2024-03-05/features.parquet: no column {FEATURES[3]}"):
+    pq.write_table(table.drop_columns([SIGNAL_V1[3]]), path)
+    with pytest.raises(InputError, match=f"date=2024-03-05/features.parquet: no column {SIGNAL_V1[3]}"):
         train_signal(changed, tmp_path / "out", CONFIG)
 
     path.write_bytes(path.read_bytes()[:-100])
@@ -276,10 +276,10 @@ def test_stage_when_features_are_nan_or_infinite_in_places_then_these_rows_have_
     changed = copy_of(features, tmp_path / "features")
     path = Partition("SIM", "AAA", DATES[-1]).folder(changed) / "features.parquet"
     table = pq.read_table(path, partitioning=None)
-    values = table[FEATURES[0]].to_numpy().copy()
+    values = table[SIGNAL_V1[0]].to_numpy().copy()
     values[300], values[600] = np.nan, np.inf
-    index = table.column_names.index(FEATURES[0])
-    pq.write_table(table.set_column(index, FEATURES[0], [values]), path)
+    index = table.column_names.index(SIGNAL_V1[0])
+    pq.write_table(table.set_column(index, SIGNAL_V1[0], [values]), path)
 
     train_signal(changed, tmp_path / "out", CONFIG)
 
