@@ -79,7 +79,10 @@ class BitstampReader:
         if len(files) > 1:
             raise InputError(f"{files[1]}: holds the same instrument as {files[0]}; remove one of them")
         choose_symbols(request, {SYMBOL} if files else set(), folder)
-        days = choose_days(request, dict.fromkeys((day for _, day in _by_day(files[0])), SYMBOL), SYMBOL)
+        found = dict.fromkeys((day for _, day in _by_day(files[0])), SYMBOL)
+        if not found:
+            raise InputError(f"{files[0]}: empty session, no row; fetch the file again")
+        days = choose_days(request, found, SYMBOL)
         return [PartitionPlan(Partition(VENUE, SYMBOL, day), (files[0],)) for day in days]
 
     def instruments(self, request: IngestRequest) -> list[Instrument]:
