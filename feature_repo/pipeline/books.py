@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -10,7 +11,8 @@ from numpy.typing import NDArray
 
 from feature_repo.errors import InputError
 from feature_repo.lake import Partition
-from feature_repo.pipeline import book_kernel as kernel
+from feature_repo.pipeline import book_ladder as ladder
+from feature_repo.pipeline.book_kernel import replay, settle, write_row
 from feature_repo.ticks.schema import Kind
 
 MAX_PRICE_LEVELS = 1 << 22
@@ -81,40 +83,41 @@ def build_book(events: pa.Table, depth: int, name: str = "events") -> tuple[Book
     most = len(ts_ns) + 1  # pages that no row touches are never made
     levels = (np.empty((most, depth), np.int32) for _ in _SIDES)
     trades = (np.empty(most, np.int32), np.empty(most, np.int32), np.empty(most, np.int8))
-    out = (np.empty(most, np.int64), *levels, *trades)
-    state = kernel.new_state(depth)
+    out: tuple[NDArray, ...] = (np.empty(most, np.int64), *levels, *trades)
+    state = ladder.new_state(depth)
     taken = rows = 0
     while True:
-        taken, rows = kernel.replay(*state, ts_ns, *columns, taken, out, rows)
-        if taken == len(ts_ns) or state.memory[kernel.FAULT]:
+        arguments: tuple[Any, ...] = (*state, ts_ns, *columns, taken, out, rows)
+        taken, rows = replay(*arguments)
+        if taken == len(ts_ns) or state.memory[ladder.FAULT]:
             break
-        state = kernel.with_room(state)
+        state = ladder.with_room(state)
     if problem := fault(state.memory):
         raise InputError(f"{name}: {problem}, at row {taken}; clean the events first")
-    if kernel.settle(state.memory, state.visible, np.iinfo(np.int64).max, int(Kind.HALT)):  # the day ends with a CLEAR
-        kernel.write_row(state.memory, state.visible, out, rows)
+    if settle(state.memory, state.visible, np.iinfo(np.int64).max, int(Kind.HALT)):  # the day ends with a CLEAR
+        write_row(state.memory, state.visible, out, rows)
         rows += 1
     return Book(*(column[:rows] for column in out)), counts_of(state.memory)
 
 
 def fault(memory: NDArray[np.int64]) -> str:
-    """What stopped the reconstruction, in words; empty where nothing did. `memory` is that of a kernel `State`."""
-    code, value = int(memory[kernel.FAULT]), int(memory[kernel.FAULT_VALUE])
-    if code == kernel.FAR_NEEDED:
-        low = int(memory[kernel.LOW])
-        held = f"{low} to {low + kernel.WINDOW - 1} ticks, which the ladder holds around the first price"
+    """What stopped the reconstruction, in words; empty where nothing did. `memory` is that of a `State`."""
+    code, value = int(memory[ladder.FAULT]), int(memory[ladder.FAULT_VALUE])
+    if code == ladder.FAR_NEEDED:
+        low = int(memory[ladder.LOW])
+        held = f"{low} to {low + ladder.WINDOW - 1} ticks, which the ladder holds around the first price"
         return f"the visible book needs a price ({value}) beyond {held}"
     return {
         0: "",
-        kernel.NEGATIVE_SIZE: f"a size of {value} lots is negative",
-        kernel.TOO_LARGE: f"a price or size of {value} exceeds {kernel.MOST}",
-        kernel.TOO_HEAVY: f"{value} lots rest at one price, which exceeds {kernel.MOST}",
+        ladder.NEGATIVE_SIZE: f"a size of {value} lots is negative",
+        ladder.TOO_LARGE: f"a price or size of {value} exceeds {ladder.MOST}",
+        ladder.TOO_HEAVY: f"{value} lots rest at one price, which exceeds {ladder.MOST}",
     }[code]
 
 
 def counts_of(memory: NDArray[np.int64]) -> BookCounts:
-    """The counts in the memory of a kernel `State`."""
-    return BookCounts(*(int(count) for count in memory[: kernel.COUNTS]))
+    """The counts in the memory of a `State`."""
+    return BookCounts(*(int(count) for count in memory[: ladder.COUNTS]))
 
 
 def _require_order_prices(kind: NDArray[np.int8], price: NDArray[np.int64], name: str) -> None:
@@ -123,7 +126,7 @@ def _require_order_prices(kind: NDArray[np.int8], price: NDArray[np.int64], name
     if not len(resting):
         return
     low, high = int(resting.min()), int(resting.max())
-    if max(abs(low), abs(high)) <= kernel.MOST and high - low >= MAX_PRICE_LEVELS:
+    if max(abs(low), abs(high)) <= ladder.MOST and high - low >= MAX_PRICE_LEVELS:
         raise InputError(
             f"{name}: orders rest from {low} to {high} ticks, {high - low + 1:,} levels exceed {MAX_PRICE_LEVELS:,}; "
             "an outlying price passed cleaning"
