@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from feature_repo.errors import ShortfallError
+from feature_repo.pipeline.spark_io import ONE_SPLIT
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -22,6 +23,8 @@ _VERSION = re.compile(r'version "(\d+)')
 _LOG4J = """\
 rootLogger.level = error
 rootLogger.appenderRef.stdout.ref = console
+logger.gateway.name = org.apache.spark.api.python.PythonGatewayServer
+logger.gateway.level = error
 appender.console.type = Console
 appender.console.name = console
 appender.console.target = SYSTEM_ERR
@@ -90,20 +93,20 @@ def spark_session(cores: int = 2, driver_memory: str = "2g", master: str | None 
 def _settings(cores: int, memory: str, scratch: Path, logging_config: Path, *, local: bool) -> dict[str, str]:
     settings = {
         "spark.driver.memory": memory,
-        # C1 alone: the plans run for seconds, and the optimising compiler's threads cost more than they give back.
         "spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile=file:{logging_config} "
-        f"-XX:+UseSerialGC -XX:TieredStopAtLevel=1 -Djava.io.tmpdir={scratch}",
+        f"-XX:+UseSerialGC -Djava.io.tmpdir={scratch}",
         "spark.ui.enabled": "false",
         "spark.ui.showConsoleProgress": "false",
         "spark.sql.session.timeZone": "UTC",
         "spark.sql.execution.arrow.pyspark.enabled": "true",
-        "spark.sql.execution.arrow.maxRecordsPerBatch": "65536",
+        "spark.sql.execution.arrow.maxRecordsPerBatch": "65536",  # 4 MB of events
         "spark.sql.shuffle.partitions": str(2 * cores),
         "spark.sql.warehouse.dir": str(scratch / "warehouse"),
         # Nanoseconds stay integers, and parquet files from elsewhere with TIMESTAMP(NANOS) read as int64 too.
         "spark.sql.legacy.parquet.nanosAsLong": "true",
         "spark.sql.sources.partitionColumnTypeInference.enabled": "false",  # a symbol 2409 stays a string
     }
+    settings |= ONE_SPLIT
     if local:
         settings |= {
             "spark.driver.bindAddress": "127.0.0.1",
