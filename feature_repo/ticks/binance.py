@@ -40,13 +40,12 @@ from feature_repo.ticks.standing import StandingBook
 VENUES = {"spot": "BINANCE", "usdm": "BINANCE-USDM"}
 VISIBLE_LEVELS, LATENCY_NS = 10, 10_000_000
 KNOWN_STEPS = {
-    # 0.00001 today, but orders from when the step was finer still rest: 15 of 31,000 sizes in the spot file.
-    ("BINANCE", "BTCUSDT"): ("0.01", "0.000001"),
+    ("BINANCE", "BTCUSDT"): ("0.01", "0.00001"),
     ("BINANCE-USDM", "BTCUSDT"): ("0.1", "0.001"),
     ("BINANCE-USDM", "ETHUSDT"): ("0.01", "0.001"),
 }
 """Tick and lot size by Binance's exchangeInfo (PRICE_FILTER, LOT_SIZE). Of other symbols they are the decimals that the
-first lines of the oldest file use; what is finer later on is SUB_TICK in a price and an error in a size."""
+first lines of the oldest file use. A price that is finer later on is SUB_TICK, a traded size an error."""
 BELIEVED_NS = 60 * NS
 """By the exchange's clock: a time farther from the receive time than the usual difference and this is not believed."""
 _QUOTES = (

@@ -24,6 +24,8 @@ MAX_LINE_BYTES = 4 << 20
 DECIMALS = 8
 """Binance's finest step, of prices and sizes alike, is 1e-8."""
 MAX_STEPS = 2**61
+ODD_LOTS, ODD_SHARE = 16, 0.01
+"""So many rows of a chunk, and this share of them, may have a size that is no multiple of the lot size."""
 _BUY, _SELL, _NONE = int(Side.BUY), int(Side.SELL), int(Side.NONE)
 _EARLIEST_NS, _LATEST_NS = 10**18, 4 * 10**18  # 2001 to 2096: in microseconds 16 digits, in nanoseconds 19
 _MILLISECOND_NS = 1_000_000
@@ -57,6 +59,7 @@ class Chunk:
     """Events of consecutive lines as received; `ts_event_ns` is the exchange's time, 0 where a message gives none.
 
     A snapshot is CLEAR and DEPTH events. The last event of a snapshot, a diff and a pair of QUOTE is flagged LAST.
+    ODD_LOT marks a DEPTH or QUOTE whose size was rounded down to whole lots.
     """
 
     events: EventColumns
@@ -165,7 +168,10 @@ class LineParser:
                 yield self._columns(rows)
 
     def sample_decimals(self) -> tuple[int, int]:
-        """Most decimals, zeros at the end left out, of a price and of a size in the first CHUNK_LINES lines."""
+        """Decimals, zeros at the end left out, that prices and sizes in the first CHUNK_LINES lines use.
+
+        Of prices all count; of sizes all but the finest ODD_SHARE, which may be of orders from before a coarser step.
+        """
         with open_stream(self._path) as stream:
             rows = self._read(stream, ReadCount()) or _Rows(self._spot)
         if not rows.price:
@@ -173,11 +179,11 @@ class LineParser:
                 f"{self._path}: no price in the first {CHUNK_LINES:,} lines to tell the tick size from; fetch the file "
                 "again, or give options tick_size and lot_size"
             )
-        most = []
+        places = []
         for what, texts in (("price", rows.price), ("size", rows.size)):
             self._units(rows, texts, what)  # refuses what is no decimal
-            most.append(max(-int(Decimal(text).normalize().as_tuple().exponent) for text in texts))
-        return max(most[0], 0), max(most[1], 0)
+            places.append(sorted(-int(Decimal(text).normalize().as_tuple().exponent) for text in texts))
+        return max(places[0][-1], 0), max(places[1][-1 - int(ODD_SHARE * len(places[1]))], 0)
 
     def _read(self, stream: IO[bytes], count: ReadCount) -> _Rows | None:
         """Parse the lines of the next chunk; None at the end of the file."""
@@ -233,18 +239,11 @@ class LineParser:
         recv, exchange = np.asarray(rows.recv_ns, np.int64), np.asarray(rows.exchange_ns, np.int64)
         self._check_unit(rows, recv, exchange)
         price_units, size_units = self._units(rows, rows.price, "price"), self._units(rows, rows.size, "size")
-        off_lot = np.flatnonzero(size_units % self._grid.lot != 0)
-        if len(off_lot):
-            raise self._row_error(
-                rows,
-                int(off_lot[0]),
-                f"size {rows.size[off_lot[0]]} is no multiple of the lot size "
-                f"{Decimal(self._grid.lot).scaleb(-DECIMALS).normalize():f}; give option lot_size",
-            )
         ticks = (price_units + self._grid.tick // 2) // self._grid.tick
         message_kind = np.asarray(rows.kind, np.int64)
         kind, flags = np.repeat(message_kind, counts), np.repeat(np.asarray(rows.flags, np.int64), counts)
         flags[price_units % self._grid.tick != 0] |= int(Flag.SUB_TICK)
+        flags[self._odd_lots(rows, size_units, kind == int(Kind.TRADE))] |= int(Flag.ODD_LOT)
         flags[np.cumsum(counts)[message_kind != int(Kind.TRADE)] - 1] |= int(Flag.LAST)
         clears = np.asarray([item.start for item in rows.depth if item.snapshot], np.int64)
         kind[clears], flags[clears] = int(Kind.CLEAR), 0  # a snapshot without a level leaves the book unknown
@@ -259,6 +258,23 @@ class LineParser:
             np.repeat(recv, counts),
         )
         return Chunk(events, rows.depth)
+
+    def _odd_lots(self, rows: _Rows, units: np.ndarray, is_trade: np.ndarray) -> np.ndarray:
+        """Rows whose size is no whole number of lots; raises InputError where that tells of a wrong lot size.
+
+        Orders from before Binance made the step coarser still rest (15 of 32,024 sizes of the spot file): such a size
+        is rounded down, since nobody can trade the rest of it. Trades, and more than a few such rows, are refused.
+        """
+        odd = np.flatnonzero(units % self._grid.lot != 0)
+        refused = odd if len(odd) > ODD_LOTS + ODD_SHARE * len(units) else odd[is_trade[odd]]
+        if len(refused):
+            raise self._row_error(
+                rows,
+                int(refused[0]),
+                f"size {rows.size[refused[0]]} is no multiple of the lot size "
+                f"{Decimal(self._grid.lot).scaleb(-DECIMALS).normalize():f}; give option lot_size",
+            )
+        return odd
 
     def _check_unit(self, rows: _Rows, recv: np.ndarray, exchange: np.ndarray) -> None:
         """The unit was told by the number of digits: the exchange's first time must agree to a day."""

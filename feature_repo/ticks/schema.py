@@ -40,7 +40,7 @@ class Flag(IntFlag):
     CARRIED = 0x4000  # in no file of this day: the book that stood at the end of the day before, handed on
     RESYNC = 0x8000  # a DEPTH set from the vendor's own book where its messages do not determine the book
     LATE = 0x10000  # trade reported late or out of sequence
-    ODD_LOT = 0x20000  # trade of less than a round lot
+    ODD_LOT = 0x20000  # trade of less than a round lot; DEPTH or QUOTE whose size was rounded down to whole lots
     CANCELLED = 0x40000  # trade that was cancelled or broken later
     DERIVED = 0x80000  # trade priced by another market or time: derivatively priced, average price, prior reference
 

@@ -66,12 +66,12 @@ def test_reader_binance_when_spot_then_its_own_venue_steps_and_numbering(tmp_pat
     messages = spot_diff(4, 6, [("99.99", "2")]), spot_diff(6, 9, asks=[("100.03", "0")]), stream("bookTicker", book)
     dump(tmp_path, *messages, name=SPOT)
     (instrument,) = BinanceReader().instruments(IngestRequest("binance", tmp_path))
-    assert (instrument.instrument_id, instrument.tick_size, instrument.lot_size) == ("BINANCE:BTCUSDT", 0.01, 1e-6)
+    assert (instrument.instrument_id, instrument.tick_size, instrument.lot_size) == ("BINANCE:BTCUSDT", 0.01, 1e-5)
     assert rows(read(tmp_path)[0]) == [
-        (Kind.DEPTH, BUY, 9999, 2_000_000, 6, LAST),
+        (Kind.DEPTH, BUY, 9999, 200_000, 6, LAST),
         (Kind.DEPTH, SELL, 10003, 0, 9, LAST),
-        (Kind.QUOTE, BUY, 10000, 120, 7, 0),
-        (Kind.QUOTE, SELL, 10001, 1_000_000, 7, LAST),
+        (Kind.QUOTE, BUY, 10000, 12, 7, 0),
+        (Kind.QUOTE, SELL, 10001, 100_000, 7, LAST),
     ]
 
 
@@ -294,6 +294,20 @@ def test_reader_binance_when_price_lies_between_ticks_then_nearest_and_flagged(t
 def test_reader_binance_when_price_has_many_digits_then_it_is_exact(tmp_path, text):
     dump(tmp_path, trade(text))
     assert read(tmp_path)[0]["price_ticks"] == [int(text.replace(".", ""))]
+
+
+def test_reader_binance_when_an_old_order_holds_part_of_a_lot_then_whole_lots_count_and_are_flagged(tmp_path):
+    dump(tmp_path, diff(4, 5, [("100.0", "4690.3438"), ("99.9", "0.0004"), ("99.8", "1.5000")]))
+    assert [row[3:] for row in rows(read(tmp_path)[0])] == [
+        (4_690_343, 5, Flag.ODD_LOT),
+        (0, 5, Flag.ODD_LOT),
+        (1_500, 5, LAST),
+    ]
+
+
+def test_reader_binance_when_many_sizes_hold_part_of_a_lot_then_the_lot_size_is_refused(tmp_path):
+    dump(tmp_path, trade(), diff(4, 5, [(f"{100 - k}.0", "0.0005") for k in range(20)]))
+    assert "line 2: size 0.0005 is no multiple of the lot size 0.001; give option lot_size" in refusal(tmp_path)
 
 
 @pytest.mark.parametrize(
