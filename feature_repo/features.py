@@ -7,7 +7,7 @@ from feast.types import Float32, Int32, String
 
 from feature_repo.entities import instrument
 from feature_repo.pipeline.kernels import FEATURE_UNITS
-from feature_repo.sources import forecasts_source, microstructure_source
+from feature_repo.sources import forecasts_push, microstructure_push
 
 TIME_TO_LIVE = timedelta(seconds=5)
 """Features come every second: one older than this is missing, not current."""
@@ -22,7 +22,7 @@ microstructure = FeatureView(
         *(Field(name=name, dtype=Float32, description=unit) for name, unit in FEATURE_UNITS.items()),
         Field(name="book_valid", dtype=Int32, description="1: both sides of the book are there and do not cross"),
     ],
-    source=microstructure_source,
+    source=microstructure_push,
     online=True,
 )
 
@@ -40,6 +40,6 @@ forecasts = FeatureView(
         ),
         Field(name="model_version", dtype=String, description="first digits of the model's sha256"),
     ],
-    source=forecasts_source,
+    source=forecasts_push,
     online=True,
 )

@@ -8,7 +8,7 @@ from feast import FeatureService
 from feature_repo.entities import instrument
 from feature_repo.features import forecasts, microstructure
 from feature_repo.pipeline.kernels import SIGNAL_V1
-from feature_repo.sources import forecasts_source, microstructure_source
+from feature_repo.sources import forecasts_push, forecasts_source, microstructure_push, microstructure_source
 
 _V1 = [*SIGNAL_V1, "book_valid"]  # names: a projected view at module level would be a second view to `feast apply`
 
@@ -25,9 +25,11 @@ signal_v2 = FeatureService(name="signal_v2", features=[microstructure], descript
 __all__ = [
     "execution_v1",
     "forecasts",
+    "forecasts_push",
     "forecasts_source",
     "instrument",
     "microstructure",
+    "microstructure_push",
     "microstructure_source",
     "signal_v1",
     "signal_v2",

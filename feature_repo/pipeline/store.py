@@ -1,86 +1,122 @@
 """The materialize stage: features and forecasts into a Feast store, read back and compared with what went in."""
 
-import contextlib
-import os
-from collections.abc import Iterator
-from datetime import timedelta
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from feature_repo.errors import InputError, ShortfallError
-from feature_repo.lake import list_partitions
+from feature_repo.lake import Partition, list_partitions
+from feature_repo.parts import read_index
+from feature_repo.pipeline.online import (
+    ONLINE,
+    REGISTRY,
+    SQLITE,
+    VIEWS,
+    checked,
+    feature_names,
+    link,
+    moment,
+    online_stamps,
+    open_store,
+    quiet,
+    stamps_ns,
+)
 from feature_repo.progress import Progress, no_progress
 
-REGISTRY, ONLINE = "registry.db", "online_store.db"
-_KEYS = ("event_timestamp", "instrument_id")
+
+@dataclass
+class _View:
+    """One feature view on its way into the store."""
+
+    name: str
+    folder: Path
+    file: str
+    names: list[str]
+    keys: dict[Partition, str] = field(default_factory=dict)  # of every partition
+    rows: int = 0  # read in this run
+    newest: dict[str, dict[str, Any]] = field(default_factory=dict)  # newest row of each instrument that changed
 
 
 def materialize(
-    features_dir: Path, out_dir: Path, forecasts_dir: Path | None = None, progress: Progress = no_progress
+    features_dir: Path,
+    out_dir: Path,
+    forecasts_dir: Path | None = None,
+    progress: Progress = no_progress,
+    *,
+    previous: Path | None = None,
+    online_store: Mapping[str, Any] = SQLITE,
 ) -> dict[str, Any]:
-    """Build a Feast store in `out_dir`: definitions applied, the newest values in the SQLite online store.
+    """Build a Feast store in `out_dir`: definitions applied, the newest values of each instrument online.
 
-    The store stands on its own and may be moved. Returns `{"views", "rows", "compared"}`: feature views filled, offline
-    rows, and online values that were read back and found equal to the newest Parquet row. Raises InputError naming file
-    and column where a value is missing or not finite, ShortfallError where an online value differs.
+    The offline rows are the datasets' own files, linked and not copied: a file source may be a folder. Memory is one
+    partition, whatever the number of days: Feast is given the newest row of each instrument and not the folder, which
+    its file store would read whole. A value that stands online is never replaced by an older one.
+
+    Args:
+        features_dir: what `build_features` wrote.
+        out_dir: empty folder; with SQLite the store in it stands on its own and may be moved.
+        forecasts_dir: what `train_signal` wrote; None: features alone.
+        progress: told feature views done.
+        previous: an earlier store to go on from by Feast's `materialize_incremental`: only partitions that it does not
+            hold are read, and only what is newer than its last run goes online. One with other features or views is
+            not gone on from.
+        online_store: as for `open_store`; a Redis store is shared and not in `out_dir`.
+
+    Returns:
+        `views` filled; `rows` offline; `new_rows` of them read in this run; `mode` by view: `full`, `incremental`, or
+        `unchanged`; `compared`: online values read back and found equal to the newest Parquet row.
+
+    Raises:
+        InputError: a value is missing or not finite (names file and column), or the online store's configuration is
+            wrong.
+        ShortfallError: an online value differs, or the online store cannot be reached.
     """
-    views = {"microstructure": (features_dir, "features.parquet")}
+    views = [_View("microstructure", features_dir, "features.parquet", feature_names("microstructure"))]
     if forecasts_dir is not None:
-        views["forecasts"] = (forecasts_dir, "forecasts.parquet")
-    rows = 0
-    columns = {name: feature_names(name) for name in views}
-    for done, (name, (folder, file)) in enumerate(views.items()):
+        views.append(_View("forecasts", forecasts_dir, "forecasts.parquet", feature_names("forecasts")))
+    store = open_store(out_dir, online_store)  # refuses a wrong configuration before anything is read
+    held = _held(previous, views, str(online_store["type"]))
+    if held and previous is not None:
+        for name in (REGISTRY, ONLINE):
+            if (previous / name).is_file():
+                shutil.copyfile(previous / name, out_dir / name)
+    for done, view in enumerate(views):
         progress(done, len(views) + 1, "feature views")
-        rows += _consolidate(folder, file, out_dir / f"{name}.parquet", columns[name])
-    newest = {name: _newest_rows(out_dir / f"{name}.parquet") for name in views}
-    with _quiet():
-        store = open_store(out_dir)
+        _collect(view, out_dir, held.get(view.name, {}))
+    with _reachable(online_store), quiet():
         store.apply(_definitions(forecasts_dir is not None))
-        for name, values in newest.items():
-            last = max(row["event_timestamp"] for row in values)
-            first = min(row["event_timestamp"] for row in values)
-            # The online store holds the newest value of each instrument alone: what is older need not be read.
-            store.materialize(first - timedelta(seconds=1), last + timedelta(seconds=1), feature_views=[name])
-    compared = sum(_compare_online(store, name, columns[name], values) for name, values in newest.items())
+        for view in views:
+            _restore(view, store)
+        modes = {view.name: _fill(view, out_dir, online_store) for view in views}
+        compared = sum(_compare_online(store, view) for view in views)
+    index = {view.name: {"features": view.names, "partitions": _index(view)} for view in views}
+    (out_dir / VIEWS).write_text(json.dumps({"online": online_store["type"], "views": index}, indent=1) + "\n")
     progress(len(views) + 1, len(views) + 1, "feature views")
-    return {"views": list(views), "rows": rows, "compared": compared}
-
-
-def open_store(store_dir: Path) -> Any:
-    """The `feast.FeatureStore` in this folder, wherever the folder was moved to since it was built."""
-    _silence()
-    from feast import FeatureStore
-    from feast.repo_config import RepoConfig
-
-    config = RepoConfig(
-        project="shortfall",
-        provider="local",
-        registry=str(store_dir / REGISTRY),
-        online_store={"type": "sqlite", "path": str(store_dir / ONLINE)},
-        offline_store={"type": "file"},
-        entity_key_serialization_version=3,
-    )
-    config.repo_path = store_dir  # the sources' paths are relative to it, so that the folder may be moved
-    return FeatureStore(config=config)
-
-
-def feature_names(view: str) -> list[str]:
-    """Names of a feature view's features, as its definition has them."""
-    _silence()
-    import feature_repo.features as definitions
-
-    return [field.name for field in getattr(definitions, view).features]
+    return {
+        "views": [view.name for view in views],
+        "rows": sum(pq.read_metadata(path).num_rows for path in sorted(out_dir.glob("*/*.parquet"))),
+        "new_rows": sum(view.rows for view in views),
+        "mode": modes,
+        "compared": compared,
+    }
 
 
 def historical_sample_agrees(store_dir: Path, instrument_id: str, decision_ns: np.ndarray) -> int:
     """Compare Feast's point-in-time join with the as-of join of training, at distinct `decision_ns (n,) int64` UTC.
 
-    Both honour the time to live. Gives the number of values compared; raises ShortfallError where one differs.
+    Both honour the time to live, and neither may see what is stamped after the decision. Only the files of this
+    instrument are read. Gives the number of values compared; raises ShortfallError where one differs.
     """
     import pandas as pd
 
@@ -88,14 +124,19 @@ def historical_sample_agrees(store_dir: Path, instrument_id: str, decision_ns: n
     from feature_repo.pipeline.asof import asof_index
 
     names = feature_names("microstructure")
-    table = pq.read_table(store_dir / "microstructure.parquet")
-    table = table.filter(pc.equal(table.column("instrument_id"), instrument_id)).sort_by("event_timestamp")
-    stamps = table.column("event_timestamp").cast(pa.int64()).to_numpy() * 1000
+    paths = sorted((store_dir / "microstructure").glob(f"{_prefix(*instrument_id.split(':', 1))}*.parquet"))
+    if not paths:
+        raise InputError(f"{store_dir}: holds no microstructure rows of {instrument_id}")
+    table = pa.concat_tables([checked(_read(path), names, str(path)) for path in paths]).sort_by("event_timestamp")
+    stamps = stamps_ns(table)
     index = asof_index(decision_ns, stamps, int(TIME_TO_LIVE.total_seconds()) * 1_000_000_000)
     asked = pd.DataFrame({"instrument_id": instrument_id, "event_timestamp": pd.to_datetime(decision_ns, utc=True)})
-    with _quiet():
+    with tempfile.TemporaryDirectory() as scratch, quiet():
+        for path in paths:
+            link(path, Path(scratch) / "microstructure" / path.name)
+        store = open_store(store_dir, data_dir=Path(scratch))
         asked_features = [f"microstructure:{name}" for name in names]
-        got = open_store(store_dir).get_historical_features(entity_df=asked, features=asked_features).to_df()
+        got = store.get_historical_features(entity_df=asked, features=asked_features).to_df()
     # Feast leaves out an asked row whose value is older than the time to live; the as-of join calls it missing.
     got = got.set_index("event_timestamp").reindex(asked["event_timestamp"])
     for name in names:
@@ -109,95 +150,153 @@ def historical_sample_agrees(store_dir: Path, instrument_id: str, decision_ns: n
     return len(names) * len(decision_ns)
 
 
-def _consolidate(folder: Path, file: str, target: Path, names: list[str]) -> int:
-    """One Parquet of all partitions, a partition at a time: Feast's file source takes one file."""
-    partitions = list_partitions(folder, file)
-    if not partitions:
-        raise InputError(f"{folder}: no {file} below it; run the stage that writes it again")
-    rows, writer = 0, None
+def _held(previous: Path | None, views: list[_View], online: str) -> dict[str, dict[str, str]]:
+    """Keys of the partitions that the previous store holds, by view; empty where it cannot be gone on from."""
+    if previous is None:
+        return {}
+    path = previous / VIEWS
     try:
-        for partition in partitions:
-            path = partition.folder(folder) / file
-            table = _read(path, names)
-            writer = writer or pq.ParquetWriter(target, table.schema, compression="zstd")
-            writer.write_table(table)
-            rows += table.num_rows
-    finally:
-        if writer is not None:
-            writer.close()
-    return rows
+        content = json.loads(path.read_text())
+        found = content["views"]
+        features = {name: entry["features"] for name, entry in found.items()}
+        if content["online"] != online or features != {view.name: view.names for view in views}:
+            return {}
+        return {name: dict(entry["partitions"]) for name, entry in found.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{path}: not a store of materialize to go on from ({error}); leave out `previous`") from error
 
 
-def _read(path: Path, names: list[str]) -> pa.Table:
+def _collect(view: _View, out_dir: Path, held: Mapping[str, str]) -> None:
+    """Link the view's files into the store; read those that are new, one at a time, for their newest row."""
+    partitions = list_partitions(view.folder, view.file)
+    if not partitions:
+        raise InputError(f"{view.folder}: no {view.file} below it; run the stage that writes it again")
+    view.keys = read_index(view.folder, view.file, partitions)
+    for partition in partitions:
+        path = partition.folder(view.folder) / view.file
+        link(path, out_dir / view.name / f"{_prefix(partition.venue, partition.symbol)}{partition.date}.parquet")
+        if held.get(_place(partition)) == view.keys[partition]:
+            continue
+        _take(view, partition)
+
+
+def _take(view: _View, partition: Partition) -> None:
+    """Read a partition and keep its newest row if none of its instrument is newer."""
+    path = partition.folder(view.folder) / view.file
+    table = checked(_read(path), view.names, str(path))
+    view.rows += table.num_rows
+    row = table.slice(int(np.argmax(stamps_ns(table))), 1).to_pylist()[0]
+    known = view.newest.get(row["instrument_id"])
+    if known is None or row["event_timestamp"] > known["event_timestamp"]:
+        view.newest[row["instrument_id"]] = row
+
+
+def _restore(view: _View, store: Any) -> None:
+    """Read the last day of each instrument that is to stand online already and does not: a Redis may have lost it."""
+    last = {partition.instrument_id: partition for partition in sorted(view.keys)}
+    waiting = sorted(set(last) - set(view.newest))
+    stands = online_stamps(store, view.name, waiting) if waiting else {}
+    for instrument_id in waiting:
+        if instrument_id not in stands:
+            _take(view, last[instrument_id])
+
+
+def _fill(view: _View, out_dir: Path, online_store: Mapping[str, Any]) -> str:
+    """Bring the newest rows online; says how: `full`, `incremental`, or `unchanged` where no partition is new."""
+    if not view.newest:
+        return "unchanged"
+    with tempfile.TemporaryDirectory(prefix=".newest-", dir=out_dir) as scratch:
+        store = open_store(out_dir, online_store, data_dir=Path(scratch), bulk=True)
+        stands = online_stamps(store, view.name, sorted(view.newest))
+        rows = [view.newest[name] for name in sorted(view.newest)]
+        stamps = [int(stamps_ns(pa.Table.from_pylist([row]))[0]) for row in rows]
+        last_run = store.get_feature_view(view.name).most_recent_end_time
+        # A recomputed row of the same time replaces what stands; an older one does not.
+        due = [(at, row) for at, row in zip(stamps, rows, strict=True) if at >= stands.get(row["instrument_id"], 0)]
+        if due:
+            schema = pq.read_schema(next((out_dir / view.name).glob("*.parquet")))
+            fields = [schema.field(name) for name in rows[0]]
+            (Path(scratch) / view.name).mkdir()
+            table = pa.Table.from_pylist([row for _, row in due], schema=pa.schema(fields))
+            pq.write_table(table, Path(scratch) / view.name / "newest.parquet")
+        first, last = moment(min(stamps)), moment(max(stamps))
+        if last_run is not None and first >= last_run:
+            if due:
+                store.materialize_incremental(last, feature_views=[view.name])
+            return "incremental"
+        if due:
+            store.materialize(first, last, feature_views=[view.name])
+        return "full"
+
+
+def _compare_online(store: Any, view: _View) -> int:
+    """Read the newest rows back; a later value that was pushed live is left out. Gives how many values were equal."""
+    if not view.newest:
+        return 0
+    rows = [view.newest[name] for name in sorted(view.newest)]
+    stands = online_stamps(store, view.name, sorted(view.newest))
+    stamps = [int(stamps_ns(pa.Table.from_pylist([row]))[0]) for row in rows]
+    rows = [row for row, stamp in zip(rows, stamps, strict=True) if stands.get(row["instrument_id"], 0) <= stamp]
+    if not rows:
+        return 0
+    asked = [{"instrument_id": row["instrument_id"]} for row in rows]
+    online = store.get_online_features(features=[f"{view.name}:{name}" for name in view.names], entity_rows=asked)
+    values = online.to_dict()
+    for at, row in enumerate(rows):
+        for name in view.names:
+            if values[name][at] != row[name]:
+                raise ShortfallError(
+                    f"{row['instrument_id']} {view.name}.{name}: the online store holds {values[name][at]!r}, "
+                    f"the newest Parquet row {row[name]!r}"
+                )
+    return len(rows) * len(view.names)
+
+
+def _read(path: Path) -> pa.Table:
     try:
         table = pq.ParquetFile(path).read()
     except (OSError, pa.ArrowInvalid) as error:
         raise InputError(f"{path}: not a readable Parquet file ({error})") from error
     if table.num_rows == 0:
         raise InputError(f"{path}: holds no row")
-    for name in (*_KEYS, *names):
-        if name not in table.column_names:
-            raise InputError(f"{path}: no column {name!r}; there: {', '.join(table.column_names)}")
-        column = table.column(name)
-        if column.null_count:
-            raise InputError(f"{path}: column {name!r} has {column.null_count} empty values")
-        if pa.types.is_floating(column.type) and not pc.all(pc.is_finite(column)).as_py():
-            raise InputError(f"{path}: column {name!r} holds a value that is not finite")
-        wanted = _type_wanted(name)
-        if column.type != wanted:
-            raise InputError(f"{path}: column {name!r} holds {column.type}, wanted {wanted}")
-    return table.select([*_KEYS, *names])
+    return table
 
 
-def _type_wanted(name: str) -> pa.DataType:
-    """The Parquet type that the stages before write; another would be rounded or refused inside Feast."""
-    if name == "event_timestamp":
-        return pa.timestamp("us", tz="UTC")
-    if name in ("instrument_id", "model_version"):
-        return pa.string()
-    return pa.int8() if name in ("book_valid", "forecast_missing") else pa.float32()
+def _prefix(venue: str, symbol: str) -> str:
+    """Start of the names of an instrument's files in a view's folder."""
+    return f"{venue}__{symbol}__"
 
 
-def _newest_rows(path: Path) -> list[dict[str, Any]]:
-    """The newest row of each instrument."""
-    table = pq.read_table(path)
-    rows = []
-    for instrument_id in pc.unique(table.column("instrument_id")).to_pylist():
-        mine = table.filter(pc.equal(table.column("instrument_id"), instrument_id))
-        newest = int(np.argmax(mine.column("event_timestamp").cast(pa.int64()).to_numpy()))
-        rows.append(mine.slice(newest, 1).to_pylist()[0])
-    return rows
+def _place(partition: Partition) -> str:
+    return f"{partition.venue}/{partition.symbol}/{partition.date}"
 
 
-def _compare_online(store: Any, view: str, names: list[str], rows: list[dict[str, Any]]) -> int:
-    features = [f"{view}:{name}" for name in names]
-    asked = [{"instrument_id": row["instrument_id"]} for row in rows]
-    online = store.get_online_features(features=features, entity_rows=asked).to_dict()
-    for at, row in enumerate(rows):
-        for name in names:
-            if online[name][at] != row[name]:
-                raise ShortfallError(
-                    f"{row['instrument_id']} {view}.{name}: the online store holds {online[name][at]!r}, "
-                    f"the newest Parquet row {row[name]!r}"
-                )
-    return len(rows) * len(names)
+def _index(view: _View) -> dict[str, str]:
+    return {_place(partition): key for partition, key in sorted(view.keys.items())}
 
 
 def _definitions(with_forecasts: bool) -> list[Any]:
     """What `feast apply` finds in this repository; without forecasts, what needs them is left out."""
-    from feature_repo import entities, features, services
+    from feature_repo import entities, features, services, sources
 
-    base = [entities.instrument, features.microstructure, services.signal_v1, services.signal_v2]
-    return [*base, features.forecasts, services.execution_v1] if with_forecasts else base
-
-
-def _silence() -> None:
-    """Neither telemetry nor progress bars; before Feast is imported."""
-    os.environ.setdefault("FEAST_USAGE", "False")
+    base = [entities.instrument, sources.microstructure_push, features.microstructure]
+    base += [services.signal_v1, services.signal_v2]
+    return [*base, sources.forecasts_push, features.forecasts, services.execution_v1] if with_forecasts else base
 
 
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep Feast's printing off standard output, which belongs to the command's own answer."""
-    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
+@contextmanager
+def _reachable(online_store: Mapping[str, Any]) -> Iterator[None]:
+    """Say which online store it is that does not answer."""
+    try:
         yield
+    except Exception as error:
+        if online_store["type"] != "redis":
+            raise
+        from redis.exceptions import RedisError
+
+        if not isinstance(error, RedisError):
+            raise
+        where = str(online_store["connection_string"]).split(",")[0]  # what follows may be a password
+        raise ShortfallError(
+            f"online store redis at {where}: {error}; start it or name another online_store"
+        ) from error
