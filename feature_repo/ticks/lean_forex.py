@@ -14,7 +14,7 @@ trading day is planned where the file of its own date is there; a row of another
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, date, datetime, time, timedelta, timezone
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -24,13 +24,14 @@ import pyarrow as pa
 
 from feature_repo.errors import InputError
 from feature_repo.lake import Partition
-from feature_repo.ticks.batches import EventColumns, event_batch
+from feature_repo.ticks.batches import event_batch
 from feature_repo.ticks.csv_numbers import Column, csv_batches
 from feature_repo.ticks.instruments import NS, Instrument, SessionWindow
 from feature_repo.ticks.reader import IngestRequest, PartitionPlan, ReadCount
-from feature_repo.ticks.schema import Flag, Kind, Side
+from feature_repo.ticks.schema import Flag
 from feature_repo.ticks.selection import choose_days, choose_symbols, data_folder, iso_date
 from feature_repo.ticks.standing import StandingBook
+from feature_repo.ticks.two_sided import NO_BID, TwoSided
 
 ZONE, CLOSE = ZoneInfo("America/New_York"), time(17)
 CLOCKS = {"FXCM": timezone(timedelta(hours=-5)), "OANDA": UTC}
@@ -88,7 +89,7 @@ class LeanForexReader:
         day = date.fromisoformat(plan.partition.date)
         opens, closes = _close_ns(_weekday_before(day)), _close_ns(day)
         units = 10 ** (_DECIMALS - _tick_decimals(plan.partition.symbol))
-        last_bid, sequence = np.iinfo(np.int64).max, 0
+        last_bid, sequence = NO_BID, 0
         for path in plan.inputs:
             midnight = datetime.combine(date.fromisoformat(_date_of(path)), time(), CLOCKS[plan.partition.venue])
             start_ns = int(midnight.timestamp()) * NS
@@ -99,28 +100,18 @@ class LeanForexReader:
                 rows = np.flatnonzero((ts_ns >= opens) & (ts_ns < closes))
                 if not len(rows):
                     continue
-                quotes = _Quotes(ts_ns[rows], batch.columns["bid"][rows], batch.columns["ask"][rows])
-                yield event_batch(quotes.events(units, int(last_bid)), sequence)
-                last_bid = quotes.bid[-1]
+                bid, bid_flags = _nearest_ticks(batch.columns["bid"][rows], units)
+                ask, ask_flags = _nearest_ticks(batch.columns["ask"][rows], units)
+                quotes = TwoSided(ts_ns[rows], bid, ask, 1, 1, bid_flags, ask_flags)
+                yield event_batch(quotes.events(last_bid), sequence)
+                last_bid = int(bid[-1])
                 sequence += 2 * len(rows)
 
 
-@dataclass(frozen=True)
-class _Quotes:
-    """Rows of a file, each column `(n,) int64`; prices x 10^_DECIMALS."""
-
-    ts_ns: np.ndarray
-    bid: np.ndarray
-    ask: np.ndarray
-
-    def events(self, units_per_tick: int, bid_before: int) -> EventColumns:
-        """Two QUOTE events a row; the ask first where the bid rises above the one of the row before."""
-        rises = self.bid > np.concatenate([[bid_before], self.bid[:-1]])
-        order = np.where(rises[:, None], [int(Side.SELL), int(Side.BUY)], [int(Side.BUY), int(Side.SELL)]).ravel()
-        price = np.where(order == int(Side.BUY), np.repeat(self.bid, 2), np.repeat(self.ask, 2))
-        flags = int(Flag.NO_SIZE) | np.where(price % units_per_tick != 0, int(Flag.SUB_TICK), 0)
-        ticks = (price + units_per_tick // 2) // units_per_tick
-        return EventColumns.build(np.repeat(self.ts_ns, 2), Kind.QUOTE, order, ticks, 1, flags)
+def _nearest_ticks(price: np.ndarray, units_per_tick: int) -> tuple[np.ndarray, np.ndarray]:
+    """Nearest tick of a price x 10^_DECIMALS (half a tick goes up), and the flags that say whether it lies between."""
+    flags = int(Flag.NO_SIZE) | np.where(price % units_per_tick != 0, int(Flag.SUB_TICK), 0)
+    return (price + units_per_tick // 2) // units_per_tick, flags
 
 
 def _files_by_instrument(folder: Path) -> dict[str, dict[str, Path]]:
