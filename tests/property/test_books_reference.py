@@ -21,35 +21,132 @@ def events(rows: list[tuple]) -> pa.Table:
     return pa.Table.from_batches([event_batch(columns, 0)])
 
 
-def visible(orders: dict[int, list[int]]) -> tuple:
-    """Best levels of {order: [side, price, size]} as (bids, asks), each a tuple of (price, size)."""
-    sides = []
-    for side, sign in ((1, -1), (-1, 1)):
-        levels: dict[int, int] = {}
-        for mine, price, size in orders.values():
-            if mine == side and size > 0:
-                levels[price] = levels.get(price, 0) + size
-        sides.append(tuple(sorted(levels.items(), key=lambda item: sign * item[0])[:DEPTH]))
-    return tuple(sides)
+class SlowBook:
+    """The book by its definition: dictionaries, and a new search for the best levels after every event."""
+
+    def __init__(self) -> None:
+        self.orders: dict[int, list[int]] = {}  # id: side, price, lots
+        self.lots: dict[tuple[int, int], int] = {}  # all that rests by side and price
+        self.known: dict[tuple[int, int], int] = {}  # of it, what may be of known orders
+        self.state, self.cleared = "none", None  # none, opening, whole, hole; time of a clear that is still to show
+        self.quotes: dict[int, tuple[int, int]] = {}
+        self.now: tuple = ((), ())
+        self.update, self.complete = 0, True
+        self.pending = False
+        self.rows: list[tuple] = []
+        self.counts = dict.fromkeys(("unknown", "oversized", "gaps", "unwhole", "compared", "equal"), 0)
+
+    def levels(self) -> tuple:
+        sides = []
+        for side, sign in ((1, -1), (-1, 1)):
+            held = {price: lots for (mine, price), lots in self.lots.items() if mine == side and lots > 0}
+            sides.append(tuple(sorted(held.items(), key=lambda item: sign * item[0])[:DEPTH]))
+        return tuple(sides)
+
+    def leave(self, side: int, price: int, size: int) -> None:
+        self.lots[side, price] = max(0, self.lots[side, price] - size)
+
+    def take(self, side: int, price: int, size: int, order: int) -> bool:
+        """Lots leave a known order, else what DEPTH set beyond the known orders; False where neither is there."""
+        if order in self.orders:
+            mine, at, left = self.orders[order]
+            self.counts["oversized"] += size > left
+            self.leave(mine, at, min(size, left))
+            self.known[mine, at] = max(0, self.known[mine, at] - min(size, left))
+            self.orders[order][2] -= min(size, left)
+            if self.orders[order][2] == 0:
+                del self.orders[order]
+            return True
+        loose = self.lots.get((side, price), 0) - self.known.get((side, price), 0)
+        if side == 0 or price <= 0 or loose <= 0:
+            self.counts["unknown"] += 1
+            return False
+        self.counts["oversized"] += size > loose
+        self.leave(side, price, min(size, loose))
+        return True
+
+    def row(self, ts: int, price: int = 0, size: int = 0) -> None:
+        if size or not self.rows or self.now != self.rows[-1][1:3]:
+            self.rows.append((ts, *self.now, price, size))
+
+    def settle(self) -> None:
+        if self.cleared is not None:
+            self.now, self.quotes = ((), ()), {}
+            self.rows.append((self.cleared, (), (), 0, 0))
+            self.cleared = None
+
+    def apply(self, ts: int, kind: int, side: int, price: int, size: int, order: int, flags: int) -> None:
+        if self.pending and self.cleared is not None and (ts > self.cleared or kind in (Kind.TRADE, Kind.QUOTE)):
+            self.settle()
+        if kind == Kind.CLEAR:
+            self.orders, self.lots, self.known, self.update, self.complete = {}, {}, {}, 0, True
+            self.state, self.cleared, self.pending = "opening", ts, True
+            if flags & Flag.GAP:
+                self.state = "hole"
+                self.counts["gaps"] += 1
+        elif kind == Kind.QUOTE:
+            self.quote(ts, side, price, size, order)
+        elif kind == Kind.TRADE:
+            moved = order != 0 and self.state != "hole" and self.take(-side, price, size, order)
+            if moved and not self.pending:
+                self.now = self.levels()
+            self.row(ts, price, size)
+        elif kind == Kind.DEPTH:
+            if self.state not in ("opening", "whole"):
+                self.counts["unwhole"] += 1
+                return
+            self.lots[side, price] = size
+            self.known[side, price] = min(size, self.known.get((side, price), 0))
+            self.update, self.complete = order, bool(flags & Flag.LAST)
+            if self.complete:
+                self.whole(ts)
+        elif self.state == "hole":
+            self.counts["unwhole"] += 1
+        elif self.change(kind, side, price, size, order):
+            if flags & Flag.LAST or not self.pending and self.state == "none":
+                self.state = "whole"
+            if flags & Flag.LAST or not self.pending:
+                self.whole(ts, self.state)
+
+    def whole(self, ts: int, state: str = "whole") -> None:
+        self.state, self.pending, self.cleared = state, False, None
+        self.now = self.levels()
+        self.row(ts)
+
+    def change(self, kind: int, side: int, price: int, size: int, order: int) -> bool:
+        if kind == Kind.CANCEL:
+            return self.take(side, price, size, order)
+        if kind == Kind.REPLACE and order not in self.orders:
+            self.counts["unknown"] += 1
+            return False
+        if order in self.orders:
+            self.take(0, 0, self.orders[order][2], order)
+        self.orders[order] = [side, price, size]
+        self.lots[side, price] = self.lots.get((side, price), 0) + size
+        self.known[side, price] = self.known.get((side, price), 0) + size
+        return True
+
+    def quote(self, ts: int, side: int, price: int, size: int, update: int) -> None:
+        if self.state == "whole":
+            if update and update == self.update and self.complete:
+                self.counts["compared"] += 1
+                best = self.levels()[0 if side == 1 else 1][:1]
+                self.counts["equal"] += best == ((price, size),)
+            return
+        sides = list(self.now)
+        place = 0 if side == 1 else 1
+        sides[place] = ((price, size), *sides[place][1:])
+        self.now, self.pending = tuple(sides), False
+        self.row(ts)
 
 
-def slow_book(rows: list[tuple]) -> list[tuple]:
-    """(ts, bids, asks, trade price, trade size) of every row that the book should have."""
-    orders: dict[int, list[int]] = {}
-    out: list[tuple] = []
-    for ts, kind, side, price, size, order, _ in rows:
-        if kind in (Kind.CANCEL, Kind.TRADE):
-            if order in orders:
-                orders[order][2] = max(0, orders[order][2] - size)
-                if orders[order][2] == 0:
-                    del orders[order]
-        elif kind == Kind.ADD or order in orders:
-            orders[order] = [side, price, size]
-        if kind == Kind.TRADE:
-            out.append((ts, *visible(orders), price, size))
-        elif not out or visible(orders) != out[-1][1:3]:
-            out.append((ts, *visible(orders), 0, 0))
-    return out
+def slow_book(rows: list[tuple]) -> SlowBook:
+    """The book after all `rows`."""
+    book = SlowBook()
+    for row in rows:
+        book.apply(*(int(value) for value in row))
+    book.settle()
+    return book
 
 
 def shown(book) -> list[tuple]:
@@ -94,8 +191,53 @@ def order_streams(draw) -> list[tuple]:
 @given(order_streams())
 def test_book_when_built_from_orders_then_equals_the_slow_one(rows):
     book, counts = build_book(events(rows), DEPTH)
-    assert shown(book) == slow_book(rows)
+    assert shown(book) == slow_book(rows).rows
     assert counts.unknown_order == counts.oversized == counts.hidden_trades == 0
+
+
+PRICES = st.one_of(st.integers(95, 105), st.sampled_from([36, 37, 163, 164, 5_000, 700_000, 4_000_000]))
+"""Around the touch, at the edges of a page, and as far away as a depth feed's lowest and highest orders."""
+
+
+@st.composite
+def depth_streams(draw) -> list[tuple]:
+    """Snapshots, gaps, depth messages, quotes, trades and orders on one ladder, in any order."""
+    rows: list[tuple] = []
+    ts, update = 0, 0
+    for _ in range(draw(st.integers(1, 40))):
+        ts += draw(st.integers(0, 1))
+        what = draw(st.sampled_from(["snapshot", "gap", "diff", "diff", "diff", "quote", "trade", "order", "order"]))
+        side, price, size = draw(st.sampled_from([1, -1])), draw(PRICES), draw(st.integers(1, 9))
+        order = draw(st.integers(1, 4))
+        if what in ("snapshot", "diff"):
+            update += 1
+            levels = draw(st.lists(st.tuples(st.sampled_from([1, -1]), PRICES, st.integers(0, 9)), max_size=6))
+            if what == "snapshot":
+                rows.append((ts, Kind.CLEAR, 0, 0, 0, 0, 0))
+            rows += [(ts, Kind.DEPTH, *level, update, 0) for level in levels]
+            whole = draw(st.integers(0, 9)) > 0
+            rows.append((ts, Kind.DEPTH, side, price, size, update, Flag.LAST if whole else 0))
+        elif what == "gap":
+            rows.append((ts, Kind.CLEAR, 0, 0, 3, 0, Flag.GAP))
+        elif what == "quote":
+            rows.append((ts, Kind.QUOTE, side, price, size, draw(st.sampled_from([0, update])), 0))
+        elif what == "trade":
+            rows.append((ts, Kind.TRADE, side, price, size, draw(st.sampled_from([0, order])), 0))
+        else:
+            kind = draw(st.sampled_from([Kind.ADD, Kind.CANCEL, Kind.CANCEL, Kind.REPLACE]))
+            rows.append((ts, kind, side, price, size, order, draw(st.sampled_from([0, Flag.LAST]))))
+    return rows
+
+
+@settings(max_examples=150, deadline=None)
+@given(depth_streams())
+def test_book_when_built_from_depth_and_orders_then_equals_the_slow_one(rows):
+    book, counts = build_book(events(rows), DEPTH)
+    slow = slow_book(rows)
+    assert shown(book) == slow.rows
+    found = (counts.unknown_order, counts.oversized, counts.gaps, counts.unwhole)
+    assert (*found, counts.quotes_compared, counts.quotes_equal) == tuple(slow.counts.values())
+    assert counts.far_levels == 0
 
 
 def test_book_when_orders_are_unknown_or_too_large_then_counts_and_goes_on():
