@@ -75,7 +75,7 @@ def build_book(events: pa.Table, depth: int, name: str = "events") -> tuple[Book
 
     Raises InputError, naming `name`, where time runs backwards, a price range is absurd, or a value does not fit.
     """
-    ts_ns, *columns = (events.column(name).to_numpy() for name in _REPLAYED)
+    ts_ns, *columns = (_read_only(events.column(field)) for field in _REPLAYED)
     if np.any(np.diff(ts_ns) < 0):
         row = int(np.flatnonzero(np.diff(ts_ns) < 0)[0]) + 1
         raise InputError(f"{name}: time runs backwards at row {row}; events must be cleaned and sorted first")
@@ -98,6 +98,13 @@ def build_book(events: pa.Table, depth: int, name: str = "events") -> tuple[Book
         write_row(state.memory, state.visible, out, rows)
         rows += 1
     return Book(*(column[:rows] for column in out)), counts_of(state.memory)
+
+
+def _read_only(column: pa.ChunkedArray) -> NDArray:
+    """A column as an array that is read-only whether Arrow had to copy or not: one type, compiled once."""
+    values = column.to_numpy().view()
+    values.flags.writeable = False
+    return values
 
 
 def fault(memory: NDArray[np.int64]) -> str:
