@@ -270,6 +270,9 @@ def _depth(memory, visible, index, pages, side, price, size, update, flags):
     at = find_price(memory, index, which, price, size)
     if at >= 0:
         set_lots(memory, visible, index, pages, which, at, size)
+        # Which of the known orders are left where fewer lots are nobody says; lots that come later are not theirs.
+        known = KNOWN + (at & SLOT)
+        pages[index[at >> BITS], which, known] = min(size, pages[index[at >> BITS], which, known])
     memory[UPDATE], memory[COMPLETE] = update, flags & LAST != 0
     if not flags & LAST:
         return False

@@ -196,8 +196,8 @@ def take(memory, visible, index, orders, pages, place, size):
     which = BIDS if orders[place, ORDER_SIDE] == BUY else ASKS
     at = orders[place, ORDER_PRICE] - memory[LOW]
     page, slot = index[at >> BITS], (at & SLOT)
-    pages[page, which, KNOWN + slot] -= size
     # A DEPTH may have said that fewer lots rest there than the known orders hold: never below none.
+    pages[page, which, KNOWN + slot] = max(0, pages[page, which, KNOWN + slot] - size)
     set_lots(memory, visible, index, pages, which, at, max(0, pages[page, which, slot] - size))
     orders[place, ORDER_LOTS] -= size
     if orders[place, ORDER_LOTS] == 0:
