@@ -2,8 +2,8 @@
 
 All that is compiled together stands in this file, because numba notices a change of the caller's file alone. The state
 is one float64 array, so that a call from Python hands over little; lots in it are whole or half numbers, whose sums are
-exact. Windows are re-summed over the bars of a ring at every close, so that nothing drifts. `definitions` and
-docs/features.md say what each feature is.
+exact: over a window they take the new bar in and the old one out. All else is summed anew over the bars of a ring at
+every close, so that nothing drifts. `definitions` and docs/features.md say what each feature is.
 """
 
 import numpy as np
@@ -21,37 +21,27 @@ LN2 = 0.6931471805599453
 # Ring columns. First the sums of the running bar, which the state holds at the same places; then what closing adds.
 OFI = 0  # to OFI + LEVELS - 1
 DEPTH, DEPTH_N, SIGNED, VOLUME, EVENTS = 5, 6, 7, 8, 9
-DEPTH_ALL, DEPTH_ALL_N, TRADES, CANCELLED, CHANGED = 10, 11, 12, 13, 14
-SUMS = 15
-SPAN, RETURN, SQUARE, BIPOWER, UP, DOWN, CROSS, SIGNED_2, ILLIQUID, TRADED = 15, 16, 17, 18, 19, 20, 21, 22, 23, 24
+DEPTH_ALL, DEPTH_ALL_N, TRADES, CANCELLED, CHANGED, TRADED = 10, 11, 12, 13, 14, 15
+SUMS = 16
+SPAN, RETURN, SQUARE, BIPOWER, UP, DOWN, CROSS, SIGNED_2, ILLIQUID = 16, 17, 18, 19, 20, 21, 22, 23, 24
 COLUMNS = 25
+BARS_AND_SUMS = WINDOW_BARS + 3  # rows of the ring: 60 bars, then the sums over the last 1, 10 and 60 of them
 
 # Places in the state after the sums.
 LAST_MID, LAST_RETURN, CLOSED, LAST_CLOSE = (
-    15,
     16,
     17,
     18,
+    19,
 )  # mid, return, number and end (ns after open) of the last bar
-OPEN_S, OPEN_NS, LENGTH, PASSED, TRADING = 19, 20, 21, 22, 23  # the window's open, trading time of window, before, day
-GRID, STEP = 24, 25
-TAKEN_BID, TAKEN_ASK = 26, 27  # traded lots that no decrease of the best has explained yet
-HAWKES_AT, HAWKES = 28, 29  # ns after the open; buys and sells, 1 s and 10 s
-VPIN_SIZE, VPIN_NEXT, VPIN_FILLED, VPIN_SIGNED, VPIN_COUNT, VPIN_ONE_SIDED, VPIN_LOTS = 33, 34, 35, 36, 37, 38, 39
-DAY_LOTS, USUAL_LOTS, USUAL_BUCKETS = 40, 41, 42  # traded so far; of a usual day (0: not known), its curve's buckets
-VPIN = 43  # ring of buckets: one-sided lots, lots
+OPEN_S, OPEN_NS, LENGTH, PASSED, TRADING = 20, 21, 22, 23, 24  # the window's open, trading time of window, before, day
+GRID, STEP = 25, 26
+TAKEN_BID, TAKEN_ASK = 27, 28  # traded lots that no decrease of the best has explained yet
+HAWKES_AT, HAWKES = 29, 30  # ns after the open; buys and sells, 1 s and 10 s
+VPIN_SIZE, VPIN_NEXT, VPIN_FILLED, VPIN_SIGNED, VPIN_COUNT, VPIN_ONE_SIDED, VPIN_LOTS = 34, 35, 36, 37, 38, 39, 40
+DAY_LOTS, USUAL_LOTS, USUAL_BUCKETS = 41, 42, 43  # traded so far; of a usual day (0: not known), its curve's buckets
+VPIN = 44  # ring of buckets: one-sided lots, lots
 BOOK = VPIN + 2 * VPIN_BUCKETS  # the last row: (4, K) bid price, bid size, ask price, ask size
-
-
-@njit(cache=True)
-def new_state(depth, grid, step, trading_ns, usual_lots, usual_buckets):
-    """State before the day's first row, for books of `depth` levels; see `kernels.FeatureState` for the rest."""
-    state = np.zeros(BOOK + 4 * depth)
-    state[GRID], state[STEP], state[TRADING] = grid, step, trading_ns
-    state[USUAL_LOTS], state[USUAL_BUCKETS] = usual_lots, usual_buckets
-    if usual_lots > 0.0:
-        state[VPIN_NEXT] = max(1.0, np.ceil(usual_lots / BUCKETS_A_DAY))
-    return state
 
 
 @njit(cache=True)
@@ -110,6 +100,7 @@ def _trade(state, ts_ns, lots, side):
     state[SIGNED] += side * lots
     state[VOLUME] += lots
     state[TRADES] += 1.0
+    state[TRADED] = 1.0  # a bar's flag, so that a window's sum counts the bars with trades
     if side != 0.0:
         now = _after_open(state, ts_ns)
         fast = np.exp(-LN2 * (now - state[HAWKES_AT]) / 1e9)
@@ -194,45 +185,62 @@ def open_window(state, ring, open_ns, close_ns):
 
 
 @njit(cache=True)
+def _ratio(value, total):
+    return value / total if total > 0.0 else 0.0
+
+
+@njit(cache=True)
 def _close_sums(state, ring, now):
-    """End a bar: its sums and its return go into the ring `(60, COLUMNS)`."""
+    """End a bar: it takes the oldest one's place in the ring, and the sums of the windows follow."""
     mid = _mid(state) if two_sided(state) else state[LAST_MID]
     move = 1e4 * np.log(mid / state[LAST_MID]) if mid > 0.0 and state[LAST_MID] > 0.0 else 0.0
-    bar = ring[np.int64(state[CLOSED]) % WINDOW_BARS]
-    bar[:SUMS] = state[:SUMS]
+    closed = np.int64(state[CLOSED])
+    bar, left = ring[closed % WINDOW_BARS], ring[(closed + WINDOW_BARS - 10) % WINDOW_BARS]
+    sums = ring[WINDOW_BARS:]
+    signed, volume = state[SIGNED], state[VOLUME]
+    for column in range(SUMS):
+        new = state[column]
+        sums[0, column] = new
+        sums[1, column] += new - left[column]
+        sums[2, column] += new - bar[column]
+        bar[column] = new
     state[:SUMS] = 0.0
-    signed, volume = bar[SIGNED], bar[VOLUME]
-    bar[SPAN], bar[RETURN], bar[SQUARE] = (now - state[LAST_CLOSE]) / 1e9, move, move**2
+    square = move**2
+    bar[SPAN], bar[RETURN], bar[SQUARE] = (now - state[LAST_CLOSE]) / 1e9, move, square
     bar[BIPOWER] = abs(move) * abs(state[LAST_RETURN])
-    bar[UP], bar[DOWN] = (move**2 if move > 0.0 else 0.0), (move**2 if move < 0.0 else 0.0)
+    bar[UP], bar[DOWN] = (square if move > 0.0 else 0.0), (square if move < 0.0 else 0.0)
     bar[CROSS], bar[SIGNED_2] = signed * move, signed**2
-    bar[ILLIQUID], bar[TRADED] = (abs(move) / volume, 1.0) if volume > 0.0 else (0.0, 0.0)
+    bar[ILLIQUID] = _ratio(abs(move), volume)
     state[LAST_MID], state[LAST_RETURN], state[LAST_CLOSE] = mid, move, now
     state[TAKEN_BID] = state[TAKEN_ASK] = 0.0
     state[CLOSED] += 1.0
     state[DAY_LOTS] += volume
+    _sum_anew(ring, closed, min(closed + 1, WINDOW_BARS))
 
 
 @njit(cache=True)
-def _sum_windows(ring, closed, sums):
-    """Sums of the ring over the last 1, 10 and 60 bars, newest first, into `sums (3, COLUMNS)`."""
-    total, pairs = np.zeros(COLUMNS), 0.0
-    slot, at = (closed - 1) % WINDOW_BARS, 0
-    for back in range(min(closed, WINDOW_BARS)):
-        if back == 1 or back == 10:
-            sums[at] = total
-            at += 1
-        pairs = total[BIPOWER]  # n bars have n - 1 pairs: the oldest bar's reaches out of the window
-        for column in range(COLUMNS):
-            total[column] += ring[slot, column]
+def _sum_anew(ring, newest, bars):
+    """Sums of what is no whole number over the last 10 and 60 of `bars` bars, newest first."""
+    sums, slot = ring[WINDOW_BARS:], newest % WINDOW_BARS
+    span = moves = squares = bipower = pairs = up = down = cross = signed_2 = illiquid = 0.0
+    for back in range(bars):
+        if back == 10:
+            sums[1, SPAN], sums[1, RETURN], sums[1, SQUARE] = span, moves, squares
+        span += ring[slot, SPAN]
+        moves += ring[slot, RETURN]
+        squares += ring[slot, SQUARE]
+        pairs, bipower = bipower, bipower + ring[slot, BIPOWER]
+        up += ring[slot, UP]
+        down += ring[slot, DOWN]
+        cross += ring[slot, CROSS]
+        signed_2 += ring[slot, SIGNED_2]
+        illiquid += ring[slot, ILLIQUID]
         slot = slot - 1 if slot > 0 else WINDOW_BARS - 1
-    sums[at:] = total
-    sums[2, BIPOWER] = pairs
-
-
-@njit(cache=True)
-def _ratio(value, total):
-    return value / total if total > 0.0 else 0.0
+    if bars <= 10:
+        sums[1, SPAN], sums[1, RETURN], sums[1, SQUARE] = span, moves, squares
+    sums[2, RETURN], sums[2, SQUARE], sums[2, UP], sums[2, DOWN] = moves, squares, up, down
+    sums[2, BIPOWER] = pairs  # n bars have n - 1 pairs: the oldest bar's reaches out of the window
+    sums[2, CROSS], sums[2, SIGNED_2], sums[2, ILLIQUID] = cross, signed_2, illiquid
 
 
 @njit(cache=True)
@@ -319,8 +327,7 @@ def close_bar(state, ring, table, curve, now_ns, out):
     """
     now = _after_open(state, now_ns)
     _close_sums(state, ring, now)
-    sums = np.empty((3, COLUMNS))
-    _sum_windows(ring, np.int64(state[CLOSED]), sums)
+    sums = ring[WINDOW_BARS:]
     out[:] = 0.0
     valid = two_sided(state)
     if valid:

@@ -75,10 +75,13 @@ class _Prepared:
         if depth < 1:
             raise InputError(f"a book of {depth} levels has no best price")
         trading_ns = sum(closes - opens for opens, closes in windows)
-        usual = 0.0 if earlier is None else earlier.daily_lots
-        kind, buckets = _KINDS[grid.kind], trading_ns / BUCKET_NS
-        self.state = kernel.new_state(depth, kind, float(grid.step), float(trading_ns), usual, buckets)
-        self.ring = np.zeros((WINDOW_BARS, kernel.COLUMNS))
+        self.state = np.zeros(kernel.BOOK + 4 * depth)
+        self.state[kernel.GRID], self.state[kernel.STEP] = _KINDS[grid.kind], grid.step
+        self.state[kernel.TRADING] = trading_ns
+        if earlier is not None:
+            self.state[kernel.USUAL_LOTS], self.state[kernel.USUAL_BUCKETS] = earlier.daily_lots, trading_ns / BUCKET_NS
+            self.state[kernel.VPIN_NEXT] = max(1.0, np.ceil(earlier.daily_lots / kernel.BUCKETS_A_DAY))
+        self.ring = np.zeros((kernel.BARS_AND_SUMS, kernel.COLUMNS))
         self.table = np.ascontiguousarray((microprice or default_table()).adjustment)
         self.curve = np.zeros(2) if earlier is None else earlier.cumulative(trading_ns)
 
