@@ -73,7 +73,7 @@ QUOTE, LEVEL, CLEAR, DEPTH = int(Kind.QUOTE), int(Kind.LEVEL), int(Kind.CLEAR), 
 LAST, HIDDEN, GAP, NO_SIZE = int(Flag.LAST), int(Flag.HIDDEN), int(Flag.GAP), int(Flag.NO_SIZE)
 LEVEL_MASK = int(Flag.LEVEL_MASK)
 BUY, SELL = int(Side.BUY), int(Side.SELL)
-NEEDS_ROOM, EMPTIED_ROW, EVENT_ROW = -1, 1, 2
+FAULTED, NEEDS_ROOM, EMPTIED_ROW, EVENT_ROW = -2, -1, 1, 2
 """What `apply_live` answers."""
 
 
@@ -106,16 +106,16 @@ def replay(
 
 @njit(cache=True)
 def apply_live(memory, visible, index, orders, pages, ts, kind, side, price, size, order, flags):
-    """Take one event of a stream: NEEDS_ROOM where nothing was done, else the rows that are due.
+    """Take one event of a stream: NEEDS_ROOM where nothing was done, FAULTED, or the rows that are due.
 
-    The sum of EMPTIED_ROW (an empty book, at EMPTIED_TS) and EVENT_ROW (the visible book after the event).
+    These are the sum of EMPTIED_ROW (an empty book, at EMPTIED_TS) and EVENT_ROW (the visible book after the event).
     """
     if needs_room(memory, orders, pages):
         return NEEDS_ROOM
     due = EMPTIED_ROW if settle(memory, visible, ts, kind) else 0
     if apply_event(memory, visible, index, orders, pages, ts, kind, side, price, size, order, flags):
         due += EVENT_ROW
-    return due
+    return FAULTED if memory[FAULT] else due
 
 
 @njit(cache=True, forceinline=True)
