@@ -138,6 +138,11 @@ class DatabentoReader:
             for events in orders.end():
                 yield event_batch(events, sequence)
                 sequence += len(events)
+        if not sequence:
+            raise InputError(
+                f"{path}: empty session, no event of {symbol} on {day}; fetch the file again or leave this day out of "
+                "--from/--to"
+            )
 
 
 class _Orders:

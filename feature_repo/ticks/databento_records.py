@@ -134,9 +134,8 @@ class RecordStream:
         return Records(raw, event.astype(np.int64), recv.astype(np.int64), price, side)
 
     def _misfit(self, data: NDArray[np.uint8]) -> str:
-        wanted = (
-            f"at least {kernel.HEADER_BYTES}, of type {self._layout.rtype} {self._layout.fields.itemsize}, are wanted"
-        )
+        own, size = self._layout.rtype, self._layout.fields.itemsize
+        wanted = f"type {own} has {size}, others at least {kernel.HEADER_BYTES}"
         return f"a record of type {data[1]} is {int(data[0]) * 4} bytes long, {wanted}"
 
     def _error(self, at: int, what: str) -> InputError:

@@ -52,13 +52,21 @@ class OrderTable:
 
 def to_events(out: NDArray[np.int64], units_per_tick: int) -> EventColumns:
     """A kernel's events with prices in ticks: the nearest one (half a tick goes up), flagged SUB_TICK where between."""
-    price = out[:, PRICE_OUT]
+    columns = out.T.copy()  # the kernel writes on into `out`, and a column of one row would be a view of it
+    price = columns[PRICE_OUT]
     off_tick = price % units_per_tick != 0
-    flags = out[:, FLAGS] | np.where(off_tick, int(Flag.SUB_TICK), 0)
+    flags = columns[FLAGS] | np.where(off_tick, int(Flag.SUB_TICK), 0)
     # not (price + half) // units: a price near the largest int64 would wrap
     ticks = price // units_per_tick + (price % units_per_tick >= (units_per_tick + 1) // 2)
     return EventColumns.build(
-        out[:, TS], out[:, KIND], out[:, SIDE_OUT], ticks, out[:, SIZE_OUT], flags, out[:, ORDER], out[:, RECV]
+        columns[TS],
+        columns[KIND],
+        columns[SIDE_OUT],
+        ticks,
+        columns[SIZE_OUT],
+        flags,
+        columns[ORDER],
+        columns[RECV],
     )
 
 
