@@ -1,5 +1,6 @@
 import lzma
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
@@ -343,3 +344,8 @@ def test_bitstamp_when_real_file_is_read_then_rows_balance_and_most_executions_f
     book, counts = build_book(table, 10)
     assert counts.unknown_order == 184 and counts.oversized == 0
     assert (book.trade_sz > 0).sum() == 568
+    # Aggressors rest across the spread until they are matched, 584 ms at the most: no order that is gone stays behind.
+    crossed = (book.bid_sz[:, 0] > 0) & (book.ask_sz[:, 0] > 0) & (book.bid_px[:, 0] >= book.ask_px[:, 0])
+    ends = np.flatnonzero(np.diff(np.concatenate([[0], crossed.astype(int), [0]])))
+    lasted_ns = book.ts_ns[ends[1::2]] - book.ts_ns[ends[::2]]
+    assert len(lasted_ns) == 381 and lasted_ns.max() < 600_000_000
