@@ -26,6 +26,7 @@ of the prices among the first records. Sources: Databento, 'Market by order', 'O
 import re
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, time
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -108,41 +109,42 @@ class DatabentoReader:
         self, plan: PartitionPlan, count: ReadCount, opening: StandingBook | None = None
     ) -> Iterator[pa.RecordBatch]:
         """Events of one instrument and UTC day."""
-        (path,) = plan.inputs
-        file, units = read_metadata(path), int(plan.options["tick_units"])
-        symbol, day = plan.partition.symbol, plan.partition.date
-        stream = RecordStream(path, file.layout, file.instruments[symbol, day], file.start)
-        day_ns = _utc_ns(day)
-        orders = _Orders(rest_ns(file, symbol, day), units, stream.counts)
-        best, sequence = np.zeros(4, np.int64), 0
-        with open_stream(path) as content:
-            content.read(file.start)
-            for records in stream.records(content):
-                chosen = _choose(records, file, plan, day_ns, count)
-                if not len(chosen.raw):
-                    continue
-                if file.schema == "mbo":
-                    parts = list(orders.events(chosen))
-                elif file.schema == "mbp-10":
-                    parts = [level_events(chosen, units, stream.counts)]
-                elif file.schema == "trades":
-                    parts = [trade_events(chosen, units, stream.counts)]
-                else:
-                    quotes, best = quote_events(chosen, best, units, stream.counts)
-                    parts = [quotes]
-                for events in parts:
-                    yield event_batch(events, sequence)
-                    sequence += len(events)
-        stream.account(count)
-        if file.schema == "mbo":
-            for events in orders.end():
+        sequence = 0
+        for events in _events(plan, count):
+            if len(events):
                 yield event_batch(events, sequence)
                 sequence += len(events)
         if not sequence:
             raise InputError(
-                f"{path}: empty session, no event of {symbol} on {day}; fetch the file again or leave this day out of "
-                "--from/--to"
+                f"{plan.inputs[0]}: empty session, no event of {plan.partition.symbol} on {plan.partition.date}; fetch "
+                "the file again or leave this day out of --from/--to"
             )
+
+
+def _events(plan: PartitionPlan, count: ReadCount) -> Iterator[EventColumns]:
+    """Events of the plan's file, chunk by chunk."""
+    (path,) = plan.inputs
+    file, units = read_metadata(path), int(plan.options["tick_units"])
+    symbol, day = plan.partition.symbol, plan.partition.date
+    stream = RecordStream(path, file.layout, file.instruments[symbol, day], file.start)
+    orders, best = _Orders(rest_ns(file, symbol, day), units, stream.counts), np.zeros(4, np.int64)
+    with open_stream(path) as content:
+        content.read(file.start)
+        for records in stream.records(content):
+            chosen = _choose(records, file, plan, count)
+            if not len(chosen.raw):
+                continue
+            if file.schema == "mbo":
+                yield from orders.events(chosen)
+            elif file.schema == "mbp-10":
+                yield level_events(chosen, units, stream.counts)
+            elif file.schema == "trades":
+                yield trade_events(chosen, units, stream.counts)
+            else:
+                quotes, best = quote_events(chosen, best, units, stream.counts)
+                yield quotes
+    stream.account(count)
+    yield from orders.end()
 
 
 class _Orders:
@@ -164,10 +166,8 @@ class _Orders:
         columns += [raw["size"].astype(np.int64), *(raw[name].copy() for name in ("flags", "action", "side"))]
         while True:
             boundary_ns = self._boundaries[0] if self._boundaries else np.iinfo(np.int64).max
-            at, rows = kernel.apply_orders(
-                *(at, rows, boundary_ns, self._folding, *columns, table.keys, table.rows, table.state),
-                *(out, self._counts),
-            )
+            state: tuple[Any, ...] = (table.keys, table.rows, table.state, out, self._counts)
+            at, rows = kernel.apply_orders(at, rows, boundary_ns, self._folding, *columns, *state)
             if at == len(raw):
                 break
             yield from self._whole(out[:rows])
@@ -198,10 +198,11 @@ class _Orders:
         return self._table.opening(boundary_ns, self._units)
 
 
-def _choose(found: Records, file: DbnFile, plan: PartitionPlan, day_ns: int, count: ReadCount) -> Records:
+def _choose(found: Records, file: DbnFile, plan: PartitionPlan, count: ReadCount) -> Records:
     """The records of the plan's day and venue; raises InputError where two venues' books would be mixed."""
     name, kept = file.path.name, np.ones(len(found.raw), bool)
     if len(file.days) > 1:
+        day_ns = _utc_ns(plan.partition.date)
         kept = (found.recv_ns >= day_ns) & (found.recv_ns < day_ns + 86_400 * NS)
         count.skip(name, "received on another day", int(np.count_nonzero(~kept)))
     publishers = np.unique(found.raw["publisher"][kept])
