@@ -9,11 +9,12 @@ seen since the file begins, and of orders from before it only their end is seen.
   (market orders follow the price that way). changed, of an order not seen before: ADD of what is left.
 * Less left than before at the same price, or deleted with nothing left, is an execution. Its two orders stand in two
   rows that follow one another: of opposite sides, received within 100 ms, prices crossing, and the same volume within
-  1e-7 BTC (Bitstamp rounds through dollars; 474 of 546 pairs are equal and 64 are off by 1e-8 or 2e-8), or of one
-  of them unknown since the file does not create the order. The order with the lower id rested: it gives TRADE at its
-  price; the other one is the aggressor and gives CANCEL of what it bought or sold, since it was created in the book:
-  until it is matched, 0.12 s in the median and 0.58 s at the most, the book is crossed.
-* An execution whose other side is not told that way gives CANCEL: who rested nobody says.
+  1e-7 BTC (Bitstamp rounds through dollars), or of one of them unknown since the file does not create the order. The
+  order with the lower id rested: it gives TRADE at its price; the other one is the aggressor and gives CANCEL of what
+  it bought or sold, since it was created in the book: until it is matched, 0.12 s in the median and 0.58 s at the most,
+  the book is crossed. Of the sample's 569 pairs 479 are of equal volume, 65 differ by 1e-8 or 2e-8 BTC, and of 25 the
+  resting order is unknown.
+* An execution whose other side is not told that way (7 in the sample) gives CANCEL: who rested nobody says.
 * A row of an order that was deleted up to 10 s before came too late (Bitstamp's messages overtake each other by up to
   13 ms): it gives no event and is counted, so that no order stays for ever.
 
