@@ -50,11 +50,11 @@ class LiveBook:
                 f"time runs backwards: event at {ts_ns} ns after one at {self._last_ns} ns; sort the events"
             )
         self._last_ns = ts_ns
-        state = self._state
-        due = apply_live(*state, ts_ns, kind, side, price_ticks, size, order_id, flags)
+        state, what = self._state, (int(kind), int(side))  # an IntEnum would be compiled for anew
+        due = apply_live(*state, ts_ns, *what, price_ticks, size, order_id, int(flags))
         if due == NEEDS_ROOM:
             self._state = state = ladder.with_room(state)
-            due = apply_live(*state, ts_ns, kind, side, price_ticks, size, order_id, flags)
+            due = apply_live(*state, ts_ns, *what, price_ticks, size, order_id, int(flags))
         if due == FAULTED:
             raise InputError(f"event at {ts_ns} ns: {fault(state.memory)}; clean the events first")
         self._due = due
