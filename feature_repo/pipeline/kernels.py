@@ -31,6 +31,7 @@ FEATURE_WINDOW_NS = WINDOW_BARS * NS
 """Longest look-back of SIGNAL_V1 on the time grid. Hawkes intensities and VPIN fade more slowly, but all flows are
 forgotten at a session window's open: no feature but the volume curve knows anything of the day before."""
 
+NEVER_NS = int(np.iinfo(np.int64).max)
 _KINDS = {"time": kernel.TIME_GRID, "event": kernel.EVENT_GRID, "volume": kernel.VOLUME_GRID}
 
 
@@ -69,9 +70,14 @@ class _Prepared:
         grid: Grid,
         microprice: MicropriceTable | None,
     ) -> None:
+        before = 0
         for opens, closes in windows:
-            if closes <= opens:
-                raise InputError(f"session window {opens} to {closes} ns has no length; mend the instrument's windows")
+            if closes <= opens or opens < before:
+                raise InputError(
+                    f"session window {opens} to {closes} ns has no length, or starts before {before} ns, the end of the "
+                    "one before it; mend the instrument's windows"
+                )
+            before = closes
         if depth < 1:
             raise InputError(f"a book of {depth} levels has no best price")
         trading_ns = sum(closes - opens for opens, closes in windows)
@@ -140,25 +146,46 @@ class FeatureState:
         """Start before the day's first row; arguments as of `compute_features`, for books of `depth` levels a side."""
         made = _Prepared(windows, depth, earlier, grid, microprice)
         self._state, self._ring, self._table, self._curve = made.state, made.ring, made.table, made.curve
-        self._windows = iter(windows)
+        self._windows, self._opened, self._shape = tuple(windows), 0, (4, depth)
+        self._on_the_second = grid.kind == "time"  # a bar's end is its own: rows stamped with it come before
+        self._earliest_ns, self._next_open_ns = 0, self._windows[0][0] if self._windows else NEVER_NS
 
     def on_row(self, ts_ns: int, levels: NDArray[np.int32], trade_sz: int, trade_side: int) -> bool:
         """Take a book row; True where it fills a bar of the event or volume grid.
 
         `levels (4, K) int32` in C order: bid prices, bid sizes, ask prices, ask sizes; the trade's lots and aggressor
-        are 0 where the row is no trade.
+        are 0 where the row is no trade. Raises InputError where the row lies before the last one, in a bar that has
+        ended, after the open of a window that `open_window` has not been called for, or has another number of levels.
         """
+        if not self._earliest_ns <= ts_ns <= self._next_open_ns:
+            limits = f"{self._earliest_ns}, from where on rows are due, and the next open at {self._next_open_ns}"
+            raise InputError(f"row at {ts_ns} ns is not between {limits}; call open_window first, give rows in order")
+        if levels.shape != self._shape:
+            raise InputError(f"row at {ts_ns} ns has levels of shape {levels.shape}, wanted {self._shape}")
+        self._earliest_ns = ts_ns
         return kernel.update_levels(self._state, levels, ts_ns, trade_sz, trade_side)
 
     def open_window(self) -> None:
         """The next session window opens; raises InputError where the day has no further one."""
-        window = next(self._windows, None)
-        if window is None:
+        if self._opened == len(self._windows):
             raise InputError("the day has no further session window; start a new FeatureState for a new day")
-        kernel.open_window(self._state, self._ring, *window)
+        opens, closes = self._windows[self._opened]
+        kernel.open_window(self._state, self._ring, opens, closes)
+        self._earliest_ns = opens + 1
+        self._opened += 1
+        more = self._opened < len(self._windows)
+        self._next_open_ns = self._windows[self._opened][0] if more else NEVER_NS
 
     def close_bar(self, now_ns: int) -> tuple[NDArray[np.float32], bool]:
-        """A bar ends at `now_ns`: its features `(F,) float32` and whether the book has two sides."""
+        """A bar ends at `now_ns`: its features `(F,) float32` and whether the book has two sides.
+
+        Raises InputError where that is outside the open window, or before the last row: it would look ahead.
+        """
+        opens, closes = self._windows[self._opened - 1] if self._opened else (NEVER_NS, NEVER_NS)
+        if not max(opens + 1, self._earliest_ns) <= now_ns <= closes:
+            rows = f"rows are due from {self._earliest_ns} on"
+            raise InputError(f"a bar cannot end at {now_ns} ns: the open window is {opens} to {closes}, {rows}")
+        self._earliest_ns = now_ns + 1 if self._on_the_second else now_ns
         out = np.empty(len(FEATURES), np.float32)
         valid = kernel.close_bar(self._state, self._ring, self._table, self._curve, now_ns, out)
         return out, valid

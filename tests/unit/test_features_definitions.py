@@ -286,7 +286,32 @@ def test_grid_and_windows_when_they_make_no_sense_then_are_refused():
         Grid("event", 0)
     with pytest.raises(InputError, match="has no length"):
         compute_features(tiny_book([(0.0, 100, 1, 101, 1, 0, 0)]), [(OPEN, OPEN)])
-    state = FeatureState(window(5), depth=1)
+    late_first = [(OPEN + 5 * NS, OPEN + 9 * NS), (OPEN, OPEN + 4 * NS)]
+    with pytest.raises(InputError, match="starts before"):
+        compute_features(tiny_book([(0.0, 100, 1, 101, 1, 0, 0)]), late_first)
+
+
+def test_live_state_when_rows_or_bars_come_out_of_order_then_refuses_and_goes_on():
+    levels = np.array([[100], [5], [101], [6]], np.int32)
+    state = FeatureState([*window(5), (OPEN + 9 * NS, OPEN + 12 * NS)], depth=1)
+    with pytest.raises(InputError, match="a bar cannot end"):
+        state.close_bar(OPEN + NS)
+    state.on_row(OPEN, levels, 0, 0)
+    with pytest.raises(InputError, match="call open_window first"):
+        state.on_row(OPEN + 1, levels, 0, 0)
+    state.open_window()
+    state.on_row(OPEN + NS // 2, levels, 3, 1)
+    with pytest.raises(InputError, match="give rows in order"):
+        state.on_row(OPEN + NS // 4, levels, 0, 0)
+    with pytest.raises(InputError, match=r"shape \(4, 2\), wanted \(4, 1\)"):
+        state.on_row(OPEN + NS, np.zeros((4, 2), np.int32), 0, 0)
+    for moment in (OPEN + NS // 4, OPEN + 6 * NS):  # before the last row, after the close
+        with pytest.raises(InputError, match="a bar cannot end"):
+            state.close_bar(moment)
+    vector, valid = state.close_bar(OPEN + NS)
+    assert valid and vector[FEATURES.index("trade_volume_60s")] == np.float32(np.log1p(3))
+    with pytest.raises(InputError, match="give rows in order"):
+        state.on_row(OPEN + NS, levels, 0, 0)  # it belongs to a bar that has been closed
     state.open_window()
     with pytest.raises(InputError, match="no further session window"):
         state.open_window()
