@@ -34,7 +34,7 @@ FUZZ = settings(
 """Settings of every fuzz test: a second or two in the default run, as many examples as the variable says elsewhere."""
 
 _BOMB_BYTES = 1 << 20
-_PLAIN = (".yaml", ".yml", ".json")  # never inside a container
+_PLAIN = (".yaml", ".yml", ".json", ".parquet")  # never inside a container
 _TEXT_TOKENS = (
     *(b"NaN", b"nan", b"inf", b"-inf", b"null", b"", b" ", b"-", b"0", b"-1", b"+7", b"0x1F", b"1e308", b"-1e308"),
     *(b"9223372036854775807", b"9223372036854775808", b"-9223372036854775808", b"18446744073709551616", b"9" * 400),

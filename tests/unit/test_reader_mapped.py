@@ -1,0 +1,506 @@
+import gzip
+import json
+import textwrap
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from feature_repo.errors import InputError
+from feature_repo.ticks import mapped, mapped_table
+from feature_repo.ticks.batches import EventColumns
+from feature_repo.ticks.ingest import ingest
+from feature_repo.ticks.mapped import MappedReader
+from feature_repo.ticks.mapped_spec import load_mapping
+from feature_repo.ticks.merging import merge_in_time
+from feature_repo.ticks.reader import IngestRequest, ReadCount
+from feature_repo.ticks.schema import EVENT_SCHEMA, Flag, Kind, Side
+
+INSTRUMENT = {
+    "venue": "XETR",
+    "tick_size": 0.01,
+    "currency": "EUR",
+    "timezone": "Europe/Berlin",
+    "windows": [{"open": "09:00:00", "close": "17:30:00"}],
+}
+TRADES = {
+    "path": "{symbol}_{date}.csv",
+    "kind": "trades",
+    "time": {"column": "time", "unit": "ns"},
+    "columns": {"price": "price", "size": "size"},
+}
+QUOTES = {
+    "path": "{symbol}_{date}_q.csv",
+    "kind": "quotes",
+    "time": {"column": "time", "unit": "ns"},
+    "columns": {"bid": "bid", "bid_size": "bid_size", "ask": "ask", "ask_size": "ask_size"},
+}
+ORDERS = {
+    "path": "{symbol}_{date}_o.csv",
+    "kind": "orders",
+    "time": {"column": "time", "unit": "ns"},
+    "columns": {"action": "type", "order_id": "id", "side": "side", "price": "price", "size": "size"},
+    "actions": {"A": "add", "D": "cancel", "U": "replace", "E": "trade", "R": "clear", "H": "halt", "*": "skip"},
+    "sides": {"B": "buy", "S": "sell"},
+}
+FILE = "SAP_2024-05-02.csv"
+TS = 1_714_636_800_123_456_789  # 2024-05-02 08:00:00.123456789 UTC
+
+
+def folder(tmp_path, files, content=(), **mapping):
+    """A data folder: its mapping of `files`, and each file of `content` (text, or a table written as Parquet)."""
+    whole = {"instrument": INSTRUMENT, "files": list(files), **mapping}
+    (tmp_path / "mapping.yaml").write_text(json.dumps(whole))
+    for name, data in dict(content).items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if isinstance(data, pa.Table):
+            pq.write_table(data, path)
+        elif path.suffix == ".gz":
+            path.write_bytes(gzip.compress(data.encode()))
+        else:
+            path.write_bytes(data if isinstance(data, bytes) else data.encode())
+    return tmp_path
+
+
+def plans(data, **options):
+    return MappedReader().plan(IngestRequest("mapped", data, **options))
+
+
+def read(data, **options):
+    (plan,) = plans(data, **options)
+    count = ReadCount()
+    return pa.Table.from_batches(list(MappedReader().read(plan, count)), EVENT_SCHEMA).to_pydict(), count
+
+
+def refusal(data, **options):
+    with pytest.raises(InputError) as caught:
+        read(data, **options)
+    return str(caught.value)
+
+
+def trades(tmp_path, *lines, header="time,price,size", name=FILE, **changes):
+    return folder(tmp_path, [{**TRADES, **changes}], {name: "\n".join([header, *lines]) + "\n"})
+
+
+def test_reader_mapped_when_the_mapping_of_its_own_documentation_is_loaded_then_it_is_valid(tmp_path):
+    text = mapped.__doc__.split("left out):\n", 1)[1].split("\nEvents keep", 1)[0]
+    (tmp_path / "mapping.yaml").write_text(textwrap.dedent(text))
+    mapping = load_mapping(tmp_path / "mapping.yaml")
+    assert [file.kind for file in mapping.files] == ["trades", "quotes", "orders"]
+    assert mapping.instrument_of("SAP").tick_size == 0.02 and mapping.instrument_of("SIE").tick_size == 0.01
+
+
+def test_reader_mapped_when_trades_are_read_then_price_size_side_and_conditions_are_exact(tmp_path):
+    changes = {
+        "columns": {"price": "price", "size": "size", "side": "side", "order_id": "id", "condition": "cond"},
+        "sides": {"B": "buy", "S": "sell", "*": "none"},
+        "conditions": {"": [], "Z": ["late", "derived"], "I": ["odd_lot"], "X": ["cancelled"], "?": ["suspicious"]},
+    }
+    rows = [f"{TS},120.01,7,B,{2**53 + 1},", f"{TS + 1},120.02,8,S,2,Z", f"{TS + 2},120.03,9,,3,I", f"{TS},1,1,x,4,X"]
+    events, count = read(trades(tmp_path, *rows, header="time,price,size,side,id,cond", **changes))
+    assert events["ts_event_ns"] == events["ts_recv_ns"] == [TS, TS + 1, TS + 2, TS]
+    assert events["kind"] == [Kind.TRADE] * 4
+    assert events["side"] == [Side.BUY, Side.SELL, Side.NONE, Side.NONE]
+    assert events["price_ticks"] == [12001, 12002, 12003, 100] and events["size"] == [7, 8, 9, 1]
+    assert events["order_id"] == [2**53 + 1, 2, 3, 4]
+    assert events["flags"] == [0, Flag.LATE | Flag.DERIVED, Flag.ODD_LOT, Flag.CANCELLED]
+    assert count.vendor_rows == {FILE: 4} and not count.skipped
+
+
+def test_reader_mapped_when_quotes_are_read_then_each_row_is_two_sides_in_an_order_that_does_not_cross(tmp_path):
+    rows = f"time,bid,bid_size,ask,ask_size\n{TS},10.00,5,10.01,6\n{TS + 1},10.02,7,10.03,8\n{TS + 2},9.98,0,9.99,1\n"
+    events, _ = read(folder(tmp_path, [QUOTES], {"SAP_20240502_q.csv": rows}))
+    got = list(zip(events["side"], events["price_ticks"], events["size"], strict=True))
+    buy, sell = Side.BUY, Side.SELL
+    assert got == [(buy, 1000, 5), (sell, 1001, 6), (sell, 1003, 8), (buy, 1002, 7), (buy, 998, 0), (sell, 999, 1)]
+    assert set(events["kind"]) == {Kind.QUOTE} and set(events["flags"]) == {0}
+
+
+def test_reader_mapped_when_quotes_have_no_size_then_they_say_so(tmp_path):
+    spec = {**QUOTES, "columns": {"bid": "bid", "ask": "ask"}}
+    events, _ = read(folder(tmp_path, [spec], {"SAP_20240502_q.csv": f"time,bid,ask\n{TS},10.005,10.01\n"}))
+    assert events["size"] == [1, 1] and events["price_ticks"] == [1001, 1001]
+    assert events["flags"] == [Flag.NO_SIZE | Flag.SUB_TICK, Flag.NO_SIZE]
+
+
+def test_reader_mapped_when_orders_are_read_then_actions_become_kinds_and_skipped_rows_are_counted(tmp_path):
+    lines = [
+        "time,type,id,side,price,size",
+        *(
+            f"{TS + 1},A,11,B,10.00,5",
+            f"{TS + 2},U,11,B,10.01,4",
+            f"{TS + 3},heartbeat,,,,",
+            f"{TS + 4},E,11,B,10.01,1",
+        ),
+        *(f"{TS + 5},D,11,B,10.01,3", f"{TS + 6},R,,,,", f"{TS + 7},H,,,,", f"{TS + 8},A,12,S,10.02,2"),
+    ]
+    data = {"SAP_20240502_o.csv": "\n".join(lines)}
+    events, count = read(folder(tmp_path, [{**ORDERS, "trade_side": "resting"}], data))
+    assert events["kind"] == [Kind.ADD, Kind.REPLACE, Kind.TRADE, Kind.CANCEL, Kind.CLEAR, Kind.HALT, Kind.ADD]
+    assert events["side"] == [Side.BUY, Side.BUY, Side.SELL, Side.BUY, Side.NONE, Side.NONE, Side.SELL]
+    assert events["price_ticks"] == [1000, 1001, 1001, 1001, 0, 0, 1002]
+    assert events["size"] == [5, 4, 1, 3, 0, 0, 2] and events["order_id"] == [11, 11, 11, 11, 0, 0, 12]
+    assert count.vendor_rows == {"SAP_20240502_o.csv": 8}
+    assert count.skipped == {"SAP_20240502_o.csv": {"an action that the mapping skips": 1}}
+    aggressor = folder(tmp_path, [ORDERS], data)
+    assert read(aggressor)[0]["side"][2] == Side.BUY
+
+
+def test_reader_mapped_when_the_same_rows_come_as_csv_and_parquet_then_events_are_equal_and_exact(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(mapped_table, "BATCH_ROWS", 700)
+    monkeypatch.setattr(mapped_table, "BLOCK_BYTES", 10_000)
+    rng = np.random.default_rng(5)
+    rows = 3_000
+    ts, ticks = TS + np.cumsum(rng.integers(0, 3, rows)), rng.integers(1, 10**9, rows)
+    size, side, order = rng.integers(1, 10**9, rows), rng.integers(-1, 2, rows), rng.integers(1, 2**62, rows)
+    names = np.array(["S", "N", "B"])[side + 1]
+    spec = {
+        **TRADES,
+        "columns": {"price": "price", "size": "size", "side": "side", "order_id": "id"},
+        "sides": {"B": "buy", "S": "sell", "N": "none"},
+    }
+    table = {"time": ts, "price": ticks / 100, "size": size, "side": names, "id": order}
+    text = "time,price,size,side,id\n" + "".join(
+        f"{t},{p // 100}.{p % 100:02},{s},{n},{o}\n"
+        for t, p, s, n, o in zip(ts, ticks, size, names, order, strict=True)
+    )
+    parquet = {**spec, "path": "{symbol}_{date}.parquet"}
+    (tmp_path / "csv").mkdir()
+    results = [
+        read(folder(tmp_path / "csv", [spec], {FILE: text})),
+        read(folder(tmp_path, [parquet], {"SAP_2024-05-02.parquet": pa.table(table)})),
+    ]
+    for events, count in results:
+        for name, values in {
+            "ts_event_ns": ts, "price_ticks": ticks, "size": size, "side": side, "order_id": order
+        }.items():  # fmt: skip
+            assert np.array_equal(events[name], values), name
+        assert not any(events["flags"]) and events["sequence"] == list(range(rows))
+        assert count.total == rows
+
+
+@pytest.mark.parametrize(
+    ("column", "expected"),
+    [
+        (pa.array([12345, 12346], pa.int64()), [12345, 12346]),
+        (pa.array([12345, 12346], pa.uint16()), [12345, 12346]),
+        (pa.array([12345.0, 12345.6], pa.float32()), [12345, 12346]),
+        (pa.array(["123.45", "123.46"]).cast(pa.decimal128(9, 2)), [123, 123]),
+    ],
+)
+def test_reader_mapped_when_parquet_prices_are_of_any_number_type_then_units_become_ticks(tmp_path, column, expected):
+    spec = {**TRADES, "path": "{symbol}_{date}.parquet", "price_unit": 0.01}
+    table = pa.table({"time": pa.array([TS, TS]), "price": column, "size": pa.array([1, 2], pa.int8())})
+    events, _ = read(folder(tmp_path, [spec], {"SAP_20240502.parquet": table}))
+    assert events["price_ticks"] == expected
+
+
+@pytest.mark.parametrize(
+    ("price", "unit", "ticks", "between"),
+    [
+        *(("100.03", 1, 10003, False), ("100.034", 1, 10003, True), ("100.035", 1, 10004, True)),
+        *(("1000300", 0.0001, 10003, False), ("1000350", 0.0001, 10004, True), ("-0.01", 1, -1, False)),
+        *(("5", 10, 5000, False), ("9999999999.99", 1, 999_999_999_999, False)),
+    ],
+)
+def test_reader_mapped_when_a_price_lies_between_ticks_then_the_nearest_is_flagged(
+    tmp_path, price, unit, ticks, between
+):
+    events, _ = read(trades(tmp_path, f"{TS},{price},1", price_unit=unit))
+    assert events["price_ticks"] == [ticks]
+    assert events["flags"] == [Flag.SUB_TICK if between else 0]
+
+
+def test_reader_mapped_when_sizes_are_in_other_units_then_they_become_lots(tmp_path):
+    data = trades(tmp_path, f"{TS},1,0.003", f"{TS},1,1.5")
+    folder(data, [{**TRADES, "size_unit": 2}], instrument={**INSTRUMENT, "lot_size": 0.001})
+    assert read(data)[0]["size"] == [6, 3000]
+
+
+BERLIN = {"timezone": "Europe/Berlin"}
+MOMENT = np.datetime64("2024-05-02T08:00:00.123456789", "ns").astype(np.int64)
+
+
+@pytest.mark.parametrize(
+    ("text", "spec", "expected"),
+    [
+        (f"{TS}", {"unit": "ns"}, TS),
+        (f"{TS // 1000}.789", {"unit": "us"}, TS),
+        (f"{TS // 10**6}", {"unit": "ms"}, TS // 10**6 * 10**6),
+        ("1714636800.123456789", {"unit": "s"}, TS),
+        ("36000123.456789", {"unit": "ms", "since": "midnight", **BERLIN}, TS),
+        ("2024-05-02T10:00:00.123456789", {"unit": "iso", **BERLIN}, MOMENT),
+        ("2024-05-02 08:00:00.123456789Z", {"unit": "iso"}, MOMENT),
+        ("2024-05-02T03:00:00.123456789-05:00", {"unit": "iso"}, MOMENT),
+        ("2024-05-02T08:00:00", {"unit": "iso", "timezone": "UTC"}, TS // 10**9 * 10**9),
+    ],
+)
+def test_reader_mapped_when_time_is_written_in_any_way_then_it_is_the_same_nanosecond(tmp_path, text, spec, expected):
+    events, _ = read(trades(tmp_path, f"{text},1.00,1", time={"column": "time", **spec}))
+    assert events["ts_event_ns"] == [expected]
+
+
+@pytest.mark.parametrize(
+    ("column", "spec"),
+    [
+        (pa.array([TS]), {"unit": "ns"}),
+        (pa.array([TS], pa.timestamp("ns", "UTC")), {"unit": "iso"}),
+        (pa.array([TS], pa.timestamp("ns", "Asia/Tokyo")), {"unit": "iso"}),
+        (pa.array([TS + 2 * 3600 * 10**9], pa.timestamp("ns")), {"unit": "iso", **BERLIN}),
+        (pa.array(["2024-05-02T10:00:00.123456789"]), {"unit": "iso", **BERLIN}),
+        (pa.array(["2024-05-02T10:00:00.123456789"]).dictionary_encode(), {"unit": "iso", **BERLIN}),
+    ],
+)
+def test_reader_mapped_when_parquet_holds_times_of_any_type_then_they_are_the_same_nanosecond(tmp_path, column, spec):
+    spec = {**TRADES, "path": "{symbol}_{date}.parquet", "time": {"column": "time", **spec}}
+    table = pa.table({"time": column, "price": pa.array([1.0]), "size": pa.array([1])})
+    events, _ = read(folder(tmp_path, [spec], {"SAP_20240502.parquet": table}))
+    assert events["ts_event_ns"] == [TS]
+
+
+def test_reader_mapped_when_the_receive_time_is_given_then_it_is_kept(tmp_path):
+    data = trades(
+        tmp_path,
+        f"{TS},1.00,1,{TS // 1000 + 5}",
+        header="time,price,size,recv",
+        received={"column": "recv", "unit": "us"},
+    )
+    assert read(data)[0]["ts_recv_ns"] == [(TS // 1000 + 5) * 1000]
+
+
+def test_reader_mapped_when_a_file_holds_symbols_and_days_then_each_partition_takes_its_own_rows(tmp_path):
+    spec = {**TRADES, "path": "all.csv", "symbol_column": "ticker", "date_column": "day"}
+    rows = [f"{TS},1.00,1,SAP,20240502", f"{TS},2.00,2,SIE,2024-05-02", f"{TS},3.00,3,SAP,20240503"]
+    data = folder(tmp_path, [spec], {"all.csv": "time,price,size,ticker,day\n" + "\n".join(rows)})
+    found = {}
+    for plan in plans(data):
+        count = ReadCount()
+        table = pa.Table.from_batches(list(MappedReader().read(plan, count)), EVENT_SCHEMA)
+        found[plan.partition.symbol, plan.partition.date] = table["size"].to_pylist()
+        assert count.vendor_rows == {"all.csv": 3}
+        assert count.skipped == {"all.csv": {"of another symbol or session date": 2}}
+    assert found == {("SAP", "2024-05-02"): [1], ("SAP", "2024-05-03"): [3], ("SIE", "2024-05-02"): [2]}
+
+
+def test_reader_mapped_when_parquet_names_symbol_and_day_in_any_type_then_rows_are_told_apart(tmp_path):
+    spec = {**TRADES, "path": "all.parquet", "symbol_column": "ticker", "date_column": "day"}
+    days = pa.array([19845, 19846], pa.int32()).cast(pa.date32())
+    table = pa.table(
+        {"time": [TS, TS], "price": [1.0, 2.0], "size": [1, 2], "day": days, "ticker": pa.array([600000, 600000])}
+    )
+    planned = plans(folder(tmp_path, [spec], {"all.parquet": table}))
+    assert [(plan.partition.symbol, plan.partition.date) for plan in planned] == [
+        ("600000", "2024-05-02"),
+        ("600000", "2024-05-03"),
+    ]
+
+
+def test_reader_mapped_when_files_share_a_time_then_the_one_listed_first_goes_first(tmp_path):
+    quotes = f"time,bid,bid_size,ask,ask_size\n{TS},1.00,1,1.01,1\n{TS + 5},1.00,2,1.01,2\n"
+    content = {FILE: f"time,price,size\n{TS},1.00,1\n{TS + 5},1.00,2\n{TS + 9},1.00,3\n", "SAP_20240502_q.csv": quotes}
+    kinds = {}
+    for name, files in {"trades first": [TRADES, QUOTES], "quotes first": [QUOTES, TRADES]}.items():
+        (tmp_path / name).mkdir()
+        events, _ = read(folder(tmp_path / name, files, content))
+        kinds[name] = ["T" if kind == Kind.TRADE else "q" for kind in events["kind"]]
+    assert kinds == {"trades first": list("TqqTqqT"), "quotes first": list("qqTqqTT")}
+
+
+def test_reader_mapped_when_several_files_make_a_day_then_they_follow_by_name(tmp_path):
+    content = {f"SAP_20240502_{hour}.csv": f"time,price,size\n{TS + hour},1.00,{hour}\n" for hour in (8, 9, 7)}
+    events, count = read(folder(tmp_path, [{**TRADES, "path": "{symbol}_{date}_*.csv"}], content))
+    assert events["size"] == [7, 8, 9] and count.total == 3
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_merge_when_sources_come_in_any_batches_then_it_is_a_stable_sort_by_time(seed):
+    rng = np.random.default_rng(seed)
+    sources, key, mark = [], [], []
+    for number in range(rng.integers(1, 4)):
+        ts = np.sort(rng.integers(0, rng.integers(1, 60), rng.integers(0, 80)))
+        late = np.where(rng.random(len(ts)) < 0.1, ts - 20, ts)  # a clock that runs back
+        events = EventColumns.build(late, Kind.TRADE, 0, number, np.arange(len(ts)))
+        cuts = np.sort(rng.integers(0, len(ts) + 1, 6))
+        bounds = [0, *cuts, len(ts)]
+        sources.append(iter([events.slice(a, b) for a, b in zip(bounds, bounds[1:], strict=False)]))
+        key += np.maximum.accumulate(late).tolist() if len(late) else []
+        mark += [(number, row) for row in range(len(ts))]
+    merged = EventColumns.concatenate(list(merge_in_time(sources)))
+    wanted = [mark[at] for at in np.argsort(np.array(key), kind="stable")]
+    assert list(zip(merged.price_ticks.tolist(), merged.size.tolist(), strict=True)) == wanted
+
+
+def test_reader_mapped_when_instruments_are_asked_for_then_they_are_the_mapping_s(tmp_path):
+    night = {**INSTRUMENT, "windows": [{"open": "22:00:00", "close": 63000, "days_before": 1, "skips_weekends": False}]}
+    data = trades(tmp_path, f"{TS},1.00,1")
+    folder(data, [TRADES], instrument={**night, "latency_ms": 0.5, "depth": 3}, symbols={"SAP": {"tick_size": "1e-8"}})
+    (item,) = MappedReader().instruments(IngestRequest("mapped", data))
+    assert (item.instrument_id, item.tick_size, item.lot_size, item.depth) == ("XETR:SAP", 1e-8, 1.0, 3)
+    assert item.latency_ns == 500_000 and not item.snapshot_data
+    assert item.windows[0].close == "17:30:00" and not item.windows[0].skips_weekends
+
+
+def test_reader_mapped_when_the_mapping_changes_then_its_plans_do(tmp_path):
+    data = trades(tmp_path, f"{TS},1.00,1")
+    before = plans(data)[0].options
+    (data / "mapping.yaml").write_text("# a comment\n" + (data / "mapping.yaml").read_text())
+    assert plans(data)[0].options == before
+    folder(data, [{**TRADES, "price_unit": 2}])
+    assert plans(data)[0].options != before
+
+
+def test_reader_mapped_when_it_is_ingested_then_every_row_is_accounted_for(tmp_path):
+    content = {FILE: f"time,price,size\n{TS},1.00,1\n", "B_20240503.csv": f"time,price,size\n{TS},1.00,2\n"}
+    data = folder(tmp_path, [TRADES], content)
+    out = tmp_path / "out"
+    out.mkdir()
+    summary = ingest(IngestRequest("mapped", data), out)
+    assert summary["vendor_rows"] == summary["rows"] == 2
+    assert [item["path"] for item in summary["inputs"]] == ["B_20240503.csv", FILE]
+
+
+BAD_ROWS = {
+    "empty price": ("{ts},,1", "row 2: price is 'None', a number is wanted"),
+    "NaN": ("{ts},NaN,1", "row 2: price is 'nan', a number below"),
+    "infinite": ("{ts},1.00,inf", "row 2: size is 'inf', a number below"),
+    "overflow": ("{ts},1e300,1", "row 2: price is '1e+300', a number below"),
+    "text": ("{ts},abc,1", "row 2: column 'price'"),
+    "half a lot": ("{ts},1.00,1.5", "row 2: size is '1.5', a multiple of 1 is wanted"),
+    "no time": (",1.00,1", "row 2: time is 'None', a time is wanted"),
+    "no such time": ("1e18x,1.00,1", "row 2: column 'time'"),
+    "time beyond": ("9223372036854775807,1.00,1", "row 2: time is '9223372036854775807', a time"),
+    "too few columns": ("{ts},1.00", "Row #2: Expected 3 columns, got 2"),
+    "too many columns": ("{ts},1.00,1,1", "Row #2: Expected 3 columns, got 4"),
+    "quoted": ('{ts},"1.00",1', "row 2: column 'price'"),
+    "encoding": ("{ts},1.00,1\xe9", "row 2: column 'size'"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_ROWS)
+def test_reader_mapped_when_a_value_is_wrong_then_names_file_row_and_column(tmp_path, name):
+    row, said = BAD_ROWS[name]
+    message = refusal(trades(tmp_path, f"{TS},1.00,1", row.format(ts=TS)))
+    assert f"{tmp_path / FILE}: " in message and said in message
+
+
+@pytest.mark.parametrize("side", ["", "X", "b"])
+def test_reader_mapped_when_a_side_is_not_listed_then_it_is_refused(tmp_path, side):
+    changes = {"columns": {**TRADES["columns"], "side": "side"}, "sides": {"B": "buy", "S": "sell"}}
+    rows = [f"{TS},1.00,1,B", f"{TS},1.00,1,{side}"]
+    message = refusal(trades(tmp_path, *rows, header="time,price,size,side", **changes))
+    assert f"{FILE}: row 2: side is {side!r}, one of ['B', 'S'] is wanted" in message
+
+
+@pytest.mark.parametrize(("text", "why"), [("2024-10-27T02:30:00", "twice"), ("2024-03-31T02:30:00", "never")])
+def test_reader_mapped_when_a_local_time_is_there_twice_or_never_then_it_is_refused(tmp_path, text, why):
+    time = {"column": "time", "unit": "iso", **BERLIN}
+    message = refusal(trades(tmp_path, "2024-05-02T10:00:00,1.00,1", f"{text},1.00,1", time=time))
+    assert "row 2: time is" in message and "a time that Europe/Berlin has once is wanted" in message, why
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "said"),
+    [
+        ("price", pa.array([1.0, None]), "row 2: price is 'None', a number is wanted"),
+        ("price", pa.array([1.0, np.nan]), "row 2: price is 'nan', a number below"),
+        ("price", pa.array(["1", "2"]), "column 'price' holds string, which is not read as double"),
+        ("size", pa.array([1, 2**63], pa.uint64()), "row 2: size is '9223372036854775808', at most"),
+        ("size", pa.array([1, 2**62]), "row 2: size is '4611686018427387904', a number below 1e+12"),
+        ("time", pa.array([1, 2**62]), "row 2: time is '4611686018427387904', a time"),
+        ("time", pa.array([True, False]), "column 'time' holds bool, which is not read as int64"),
+    ],
+)
+def test_reader_mapped_when_a_parquet_value_is_wrong_then_names_file_row_and_column(tmp_path, column, values, said):
+    table = {"time": pa.array([TS, TS]), "price": pa.array([1.0, 2.0]), "size": pa.array([1, 2]), column: values}
+    spec = {**TRADES, "path": "{symbol}_{date}.parquet"}
+    message = refusal(folder(tmp_path, [spec], {"SAP_20240502.parquet": pa.table(table)}))
+    assert f"{tmp_path / 'SAP_20240502.parquet'}: {said}" in message
+
+
+@pytest.mark.parametrize(
+    ("header", "said"),
+    [
+        ("time,px,size", "no column 'price', which mapping.yaml names; there: time, px, size"),
+        ("time,price,price,size", "more than one column 'price'"),
+    ],
+)
+def test_reader_mapped_when_a_column_is_not_there_once_then_lists_those_that_are(tmp_path, header, said):
+    assert f"{FILE}: {said}" in refusal(trades(tmp_path, f"{TS},1.00,1", header=header))
+
+
+def test_reader_mapped_when_two_files_of_a_day_have_one_name_then_asks_to_rename(tmp_path):
+    files = [{**TRADES, "path": f"{part}/{{symbol}}_{{date}}.csv"} for part in ("a", "b")]
+    content = {f"{part}/SAP_20240502.csv": f"time,price,size\n{TS},1.00,1\n" for part in ("a", "b")}
+    assert "rename one of them" in refusal(folder(tmp_path, files, content))
+
+
+BAD_MAPPINGS = {
+    "unknown key": ({"lot": 3}, {}, "instrument.lot: Extra inputs are not permitted (it is 3)"),
+    "no tick": ({"tick_size": 0}, {}, "instrument.tick_size: Input should be greater than 0 (it is 0)"),
+    "not a number": ({"tick_size": float("nan")}, {}, "instrument.tick_size: Input should be a finite number"),
+    "zone": ({"timezone": "Mars/Base"}, {}, "instrument.timezone: an IANA time zone such as Europe/Berlin is wanted"),
+    "venue": ({"venue": "a/b"}, {}, "instrument.venue: String should match pattern"),
+    "window": ({"windows": [{"open": "9", "close": "25:00:00"}]}, {}, "instrument.windows.0.open: a time HH:MM:SS"),
+    "role": ({}, {"columns": {"price": "p", "bid": "b"}}, "columns of trades: missing ['size'], unknown ['bid']"),
+    "kind": ({}, {"kind": "bars"}, "files.0.kind: Input should be 'quotes', 'trades' or 'orders' (it is 'bars')"),
+    "sides": ({}, {"sides": {"B": "buy"}}, "files.0: sides and the column side belong together"),
+    "outside": ({}, {"path": "../{symbol}_{date}.csv"}, "files.0.path: a path inside of the data folder"),
+    "deep": ({}, {"path": "**/{symbol}_{date}.csv"}, "files.0.path: a path inside of the data folder"),
+    "placeholder": ({}, {"path": "{symbol}_{day}.csv"}, "files.0.path: the placeholders are {symbol} and {date}"),
+    "no date": ({}, {"path": "{symbol}.csv"}, "files.0: name the session date once"),
+    "two symbols": ({}, {"symbol": "SAP"}, "files.0: name the symbol once"),
+    "no file": ({}, {"path": "{symbol}-{date}.csv"}, "files.0.path: no file is named {symbol}-{date}.csv"),
+    "midnight": ({}, {"time": {"column": "t", "unit": "ms", "since": "midnight"}}, "files.0.time: numbers since"),
+    "one column twice": ({}, {"columns": {"price": "time", "size": "size"}}, "column 'time' has more than one role"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BAD_MAPPINGS)
+def test_reader_mapped_when_the_mapping_is_wrong_then_names_key_and_value(tmp_path, name):
+    instrument, spec, said = BAD_MAPPINGS[name]
+    data = trades(tmp_path, f"{TS},1.00,1")
+    folder(data, [{**TRADES, **spec}], instrument={**INSTRUMENT, **instrument})
+    message = refusal(data)
+    assert message.startswith(f"{tmp_path / 'mapping.yaml'}: ") and said in message
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "holds NoneType, the keys instrument and files are wanted"),
+        ("files: [", "not readable as YAML"),
+        ("\xff", "not readable as YAML"),
+        ("files: []\nfiles: []", "key 'files' stands twice"),
+        ("a: &x [1]\nb: *x", "YAML aliases"),
+        ("a: !!python/object:os.system x", "not readable as YAML"),
+        ("[" * 10_000, "nested more than 10 deep"),
+        ("instrument: 0x" + "f" * 9_000, "instrument: Input should be a valid dictionary"),
+    ],
+)
+def test_reader_mapped_when_the_mapping_is_no_yaml_then_names_the_file(tmp_path, text, said):
+    (tmp_path / "mapping.yaml").write_bytes(text.encode("latin-1"))
+    message = refusal(tmp_path)
+    assert f"{tmp_path / 'mapping.yaml'}: " in message and said in message
+
+
+def test_reader_mapped_when_there_is_no_mapping_then_says_what_is_wanted(tmp_path):
+    assert f"{tmp_path / 'mapping.yaml'}: no such file" in refusal(tmp_path)
+
+
+def test_reader_mapped_when_a_symbol_of_the_mapping_has_no_file_then_refuses_it(tmp_path):
+    data = trades(tmp_path, f"{TS},1.00,1")
+    folder(data, [TRADES], symbols={"SPA": {"tick_size": 0.02}})
+    assert "mapping.yaml: symbols.SPA: no file holds it; there: ['SAP']" in refusal(data)
+
+
+def test_reader_mapped_when_a_symbol_or_day_is_asked_for_then_only_it_is_planned(tmp_path):
+    names = ("SAP_20240502.csv", "SAP_20240503.csv", "SIE_20240502.csv")
+    data = folder(tmp_path, [TRADES], {name: f"time,price,size\n{TS},1.00,1\n" for name in names})
+    assert [plan.inputs[0].name for plan in plans(data)] == sorted(names)
+    assert [plan.partition.symbol for plan in plans(data, symbols=("sie",))] == ["SIE"]
+    assert [plan.partition.date for plan in plans(data, date_from="2024-05-03")] == ["2024-05-03"]
+    assert "symbol XYZ is not in" in refusal(data, symbols=("XYZ",))
