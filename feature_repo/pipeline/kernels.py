@@ -74,8 +74,8 @@ class _Prepared:
         for opens, closes in windows:
             if closes <= opens or opens < before:
                 raise InputError(
-                    f"session window {opens} to {closes} ns has no length, or starts before {before} ns, the end of the "
-                    "one before it; mend the instrument's windows"
+                    f"session window {opens} to {closes} ns has no length, or starts before {before} ns, the end of "
+                    "the one before it; mend the instrument's windows"
                 )
             before = closes
         if depth < 1:
