@@ -75,34 +75,77 @@ def build_book(events: pa.Table, depth: int, name: str = "events") -> tuple[Book
 
     Raises InputError, naming `name`, where time runs backwards, a price range is absurd, or a value does not fit.
     """
-    ts_ns, *columns = (_read_only(events.column(field)) for field in _REPLAYED)
-    if np.any(np.diff(ts_ns) < 0):
-        row = int(np.flatnonzero(np.diff(ts_ns) < 0)[0]) + 1
-        raise InputError(f"{name}: time runs backwards at row {row}; events must be cleaned and sorted first")
-    _require_order_prices(columns[0], columns[2], name)
-    most = len(ts_ns) + 1  # pages that no row touches are never made
-    levels = (np.empty((most, depth), np.int32) for _ in _SIDES)
-    trades = (np.empty(most, np.int32), np.empty(most, np.int32), np.empty(most, np.int8))
-    out: tuple[NDArray, ...] = (np.empty(most, np.int64), *levels, *trades)
-    state = ladder.new_state(depth)
-    taken = rows = 0
-    while True:
-        arguments: tuple[Any, ...] = (*state, ts_ns, *columns, taken, out, rows)
-        taken, rows = replay(*arguments)
-        if taken == len(ts_ns) or state.memory[ladder.FAULT]:
-            break
-        state = ladder.with_room(state)
-    if problem := fault(state.memory):
-        raise InputError(f"{name}: {problem}, at row {taken}; clean the events first")
-    if settle(state.memory, state.visible, np.iinfo(np.int64).max, int(Kind.HALT)):  # the day ends with a CLEAR
-        write_row(state.memory, state.visible, out, rows)
-        rows += 1
-    return Book(*(column[:rows] for column in out)), counts_of(state.memory)
+    builder = BookBuilder(depth, name)
+    book = builder.add(events, last=True)
+    return book, builder.counts
 
 
-def _read_only(column: pa.ChunkedArray) -> NDArray:
+class BookBuilder:
+    """The same, for events that come in several tables: the rows of the parts are those of the whole."""
+
+    def __init__(self, depth: int, name: str = "events") -> None:
+        """Start before the first event; `name` stands in the errors."""
+        self._state, self._name = ladder.new_state(depth), name
+        self._taken, self._last_ns = 0, np.iinfo(np.int64).min
+        self._order_prices: list[int] = []  # lowest and highest so far
+
+    def add(self, events: pa.Table | pa.RecordBatch, last: bool = False) -> Book:
+        """Rows that the next events (EVENT_SCHEMA) give; `last` says that none follow. Raises as `build_book`."""
+        ts_ns, *columns = (_read_only(events.column(field)) for field in _REPLAYED)
+        self._require_order(ts_ns)
+        self._require_order_prices(columns[0], columns[2])
+        most, depth = len(ts_ns) + 2, self._state.visible.shape[2]  # pages that no row touches are never made
+        levels = (np.empty((most, depth), np.int32) for _ in _SIDES)
+        trades = (np.empty(most, np.int32), np.empty(most, np.int32), np.empty(most, np.int8))
+        out: tuple[NDArray, ...] = (np.empty(most, np.int64), *levels, *trades)
+        taken = rows = 0
+        while True:
+            arguments: tuple[Any, ...] = (*self._state, ts_ns, *columns, taken, out, rows)
+            taken, rows = replay(*arguments)
+            if taken == len(ts_ns) or self._state.memory[ladder.FAULT]:
+                break
+            self._state = ladder.with_room(self._state)
+        memory, visible = self._state.memory, self._state.visible
+        if problem := fault(memory):
+            raise InputError(f"{self._name}: {problem}, at row {self._taken + taken}; clean the events first")
+        self._taken += taken
+        if last and settle(memory, visible, np.iinfo(np.int64).max, int(Kind.HALT)):  # the day ends with a CLEAR
+            write_row(memory, visible, out, rows)
+            rows += 1
+        return Book(*(column[:rows] for column in out))
+
+    @property
+    def counts(self) -> BookCounts:
+        """Of all events so far."""
+        return counts_of(self._state.memory)
+
+    def _require_order(self, ts_ns: NDArray[np.int64]) -> None:
+        """Refuse events that are not in time order."""
+        if not len(ts_ns):
+            return
+        behind = np.flatnonzero(ts_ns[1:] < ts_ns[:-1]) + 1
+        if ts_ns[0] < self._last_ns or len(behind):
+            row = self._taken + (0 if ts_ns[0] < self._last_ns else int(behind[0]))
+            raise InputError(f"{self._name}: time runs backwards at row {row}; events must be cleaned and sorted first")
+        self._last_ns = int(ts_ns[-1])
+
+    def _require_order_prices(self, kind: NDArray[np.int8], price: NDArray[np.int64]) -> None:
+        """Refuse orders that rest over an absurd range of prices: one of them passed cleaning by mistake."""
+        resting = price[(kind == int(Kind.ADD)) | (kind == int(Kind.REPLACE))]
+        if not len(resting):
+            return
+        ends = [*self._order_prices, int(resting.min()), int(resting.max())]
+        low, high = self._order_prices = [min(ends), max(ends)]
+        if max(abs(low), abs(high)) <= ladder.MOST and high - low >= MAX_PRICE_LEVELS:
+            raise InputError(
+                f"{self._name}: orders rest from {low} to {high} ticks, {high - low + 1:,} levels exceed "
+                f"{MAX_PRICE_LEVELS:,}; an outlying price passed cleaning"
+            )
+
+
+def _read_only(column: pa.ChunkedArray | pa.Array) -> NDArray:
     """A column as an array that is read-only whether Arrow had to copy or not: one type, compiled once."""
-    values = column.to_numpy().view()
+    values = np.asarray(column).view()
     values.flags.writeable = False
     return values
 
@@ -127,40 +170,35 @@ def counts_of(memory: NDArray[np.int64]) -> BookCounts:
     return BookCounts(*(int(count) for count in memory[: ladder.COUNTS]))
 
 
-def _require_order_prices(kind: NDArray[np.int8], price: NDArray[np.int64], name: str) -> None:
-    """Refuse orders that rest over an absurd range of prices: one of them passed cleaning by mistake."""
-    resting = price[(kind == int(Kind.ADD)) | (kind == int(Kind.REPLACE))]
-    if not len(resting):
-        return
-    low, high = int(resting.min()), int(resting.max())
-    if max(abs(low), abs(high)) <= ladder.MOST and high - low >= MAX_PRICE_LEVELS:
-        raise InputError(
-            f"{name}: orders rest from {low} to {high} ticks, {high - low + 1:,} levels exceed {MAX_PRICE_LEVELS:,}; "
-            "an outlying price passed cleaning"
-        )
-
-
-def write_book(book: Book, path: Path) -> None:
-    """Write a book as Parquet, a column a level; equal books give equal bytes."""
+def book_table(book: Book) -> pa.Table:
+    """A book as a table, a column a level: `ts_ns`, `bid_px_0` .. `ask_sz_K-1`, and the trade."""
     columns: dict[str, NDArray] = {"ts_ns": book.ts_ns}
     for side in _SIDES:
         levels = getattr(book, side)
         columns |= {f"{side}_{k}": np.ascontiguousarray(levels[:, k]) for k in range(book.depth)}
-    columns |= {"trade_px": book.trade_px, "trade_sz": book.trade_sz, "trade_side": book.trade_side}
-    pq.write_table(pa.table(columns), path, compression="zstd", row_group_size=262_144)
+    return pa.table({**columns, "trade_px": book.trade_px, "trade_sz": book.trade_sz, "trade_side": book.trade_side})
+
+
+def book_of(table: pa.Table) -> Book:
+    """The book in a table of the form of `book_table`."""
+    depth = sum(name.startswith("bid_px_") for name in table.column_names)
+    bid_px, bid_sz, ask_px, ask_sz = (
+        np.column_stack([table.column(f"{side}_{k}").to_numpy() for k in range(depth)]).astype(np.int32, copy=False)
+        for side in _SIDES
+    )
+    trade_px, trade_sz, trade_side = (table.column(f"trade_{what}").to_numpy() for what in ("px", "sz", "side"))
+    return Book(table.column("ts_ns").to_numpy(), bid_px, bid_sz, ask_px, ask_sz, trade_px, trade_sz, trade_side)
+
+
+def write_book(book: Book, path: Path) -> None:
+    """Write a book as Parquet; equal books give equal bytes."""
+    pq.write_table(book_table(book), path, compression="zstd", row_group_size=262_144)
 
 
 def load_book(features_dir: Path, partition: Partition) -> Book:
     """Read the book of one partition; raises InputError where it is absent or not of this form."""
     path = partition.folder(features_dir) / "book.parquet"
     try:
-        table = pq.read_table(path, partitioning=None)
-        depth = sum(name.startswith("bid_px_") for name in table.column_names)
-        bid_px, bid_sz, ask_px, ask_sz = (
-            np.column_stack([table.column(f"{side}_{k}").to_numpy() for k in range(depth)]).astype(np.int32)
-            for side in _SIDES
-        )
-        trade_px, trade_sz, trade_side = (table.column(f"trade_{what}").to_numpy() for what in ("px", "sz", "side"))
-        return Book(table.column("ts_ns").to_numpy(), bid_px, bid_sz, ask_px, ask_sz, trade_px, trade_sz, trade_side)
+        return book_of(pq.read_table(path, partitioning=None))
     except (OSError, KeyError, ValueError, pa.ArrowInvalid) as error:
         raise InputError(f"{path}: not a readable book ({error}); run the features stage again") from error
