@@ -265,6 +265,7 @@ def test_itch_when_the_day_is_not_ended_then_refused_unless_it_is_called_partial
         (lambda content: content[:-5], "the file is cut off", -14),
         (lambda content: content + b"\0\0" + content, "bytes follow the end of the session", 2),
         (lambda content: content + b"\0\x13D" + bytes(4) + b"\xff" * 14, "time stamp of a message of type 'D'", 0),
+        (lambda content: content.replace(b"B\0\0\0\x64ABC", b"?\0\0\0\x64ABC"), "side of a message of type 'A'", -52),
         (lambda content: content + b"\0\x14D" + bytes(19), "of type 'D' is 20 bytes long, 19 are wanted", 0),
     ],
 )
