@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
+from datetime import date
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from feature_repo.pipeline.book_scan import BINS
 from feature_repo.pipeline.gates import Trailing
-from feature_repo.pipeline.profile_kernel import BINS
 
 DISTANCES: dict[str, str] = {
     "size_distance": "size",
@@ -34,12 +35,17 @@ class History:
         """Start without a day."""
         self._trailing = trailing
         self._days: deque[tuple[int, dict[str, NDArray[np.int64]]]] = deque(maxlen=trailing.days)
+        self._dates: deque[date] = deque(maxlen=trailing.days)
 
-    def compare(self, rows: int | None, histograms: dict[str, list[int]]) -> dict[str, float | None]:
+    def compare(self, day_iso: str, rows: int | None, histograms: dict[str, list[int]]) -> dict[str, float | None]:
         """COLUMNS of a day, None where there is too little to compare with; then the day joins the history."""
         found: dict[str, float | None] = dict.fromkeys(COLUMNS)
         if not rows:
             return found
+        today = date.fromisoformat(day_iso)
+        while self._dates and (today - self._dates[0]).days > self._trailing.max_age_days:
+            self._dates.popleft()
+            self._days.popleft()
         day = {name: _padded(counts) for name, counts in histograms.items()}
         if len(self._days) >= self._trailing.min_days:
             found["rows_to_trailing_median"] = rows / float(np.median([known for known, _ in self._days]))
@@ -50,6 +56,7 @@ class History:
             for column, name in DISTANCES.items():
                 found[column] = self._distance(name, day[name])
         self._days.append((rows, day))
+        self._dates.append(today)
         return found
 
     def _distance(self, name: str, counts: NDArray[np.int64]) -> float | None:
@@ -71,7 +78,7 @@ def distance(counts: NDArray[np.int64], earlier: Sequence[NDArray[np.int64]]) ->
 
 
 def median_value(counts: NDArray[np.int64]) -> float | None:
-    """Median of what `profile_kernel.bin_of` put into bins, in steps within the bin by its share of the count."""
+    """Median of what `book_scan.bins_of` put into bins, in steps within the bin by its share of the count."""
     total = int(counts.sum())
     if not total:
         return None

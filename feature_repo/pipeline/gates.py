@@ -38,6 +38,7 @@ class Trailing:
 
     days: int
     min_days: int  # with fewer there is no comparison
+    max_age_days: int  # calendar days; an older day says nothing of this one
     min_observations: int  # of a distribution, on either side
 
 

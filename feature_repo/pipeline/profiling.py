@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from feature_repo.errors import InputError
-from feature_repo.pipeline import profile_kernel as kernel
+from feature_repo.pipeline.book_scan import BookScan
 from feature_repo.ticks.instruments import Instrument
 from feature_repo.ticks.schema import EVENT_SCHEMA, Flag, Kind, Side, schema_problem
 
@@ -27,25 +27,22 @@ DATASETS: dict[str, frozenset[Kind]] = {
 }
 """Kind of dataset by the kinds of event that make it, the most telling first: a day of orders may hold quotes too."""
 
-HISTOGRAMS: tuple[str, ...] = ("size", "trade_size", "step", "price", "spread")
-"""Distributions of a profile: lots quoted and traded, ns between instants, mid in ticks, spread in ticks."""
-
 _PRICED = [int(kind) for kind in (Kind.ADD, Kind.REPLACE, Kind.TRADE)]
 _SIZED = [*_PRICED, int(Kind.CANCEL)]
 _SIDED = [int(kind) for kind in (Kind.ADD, Kind.QUOTE, Kind.LEVEL, Kind.DEPTH)]
 
 
 class _Scan:
-    """Counts over the partition's batches in file order; the books are carried from one batch to the next."""
+    """Counts over the partition's batches in file order; the book is carried from one batch to the next."""
 
-    def __init__(self, windows_ns: list[tuple[int, int]]) -> None:
+    def __init__(self, windows_ns: list[tuple[int, int]], depth: int) -> None:
         self.opens = np.array([opens for opens, _ in windows_ns], np.int64)
         self.closes = np.array([closes for _, closes in windows_ns], np.int64)
         self.counts: Counter[str] = Counter()
         self.kinds: set[int] = set()
         self.backward_ns = self.last_ns = self.last_sequence = 0
         self.minutes: set[int] = set()
-        self._carried = kernel.new_scan()
+        self.book = BookScan(windows_ns, depth)
 
     def add(self, batch: dict[str, NDArray[Any]]) -> None:
         """Take the next rows of the file."""
@@ -63,9 +60,7 @@ class _Scan:
         self.minutes.update(np.unique(ts[inside] // MINUTE_NS).tolist())
         self.kinds.update(np.unique(batch["kind"]).tolist())
         self._values(batch)
-        columns = [batch[name] for name in ("kind", "side", "price_ticks", "size", "order_id", "flags")]
-        arguments: list[Any] = [ts, *columns, self.opens, self.closes, *self._carried]
-        kernel.scan_batch(*arguments)
+        self.book.add(batch)
 
     def _values(self, batch: dict[str, NDArray[Any]]) -> None:
         kind, price, size, flags = (batch[name] for name in ("kind", "price_ticks", "size", "flags"))
@@ -83,31 +78,6 @@ class _Scan:
         known = np.isin(side, [int(item) for item in Side])
         self.counts["bad_sides"] += int((~known | (np.isin(kind, _SIDED) & (side == 0))).sum())
 
-    def close(self, dataset: str) -> tuple[dict[str, Any], dict[str, list[int]]]:
-        """The book's shares and counts, and the histograms without their empty end, for this kind of dataset."""
-        state, counts, ladder = self._carried
-        kernel.close_instant(state, counts, ladder)
-        books, events, histograms = counts
-        which = kernel.LADDER if dataset in ("orders", "depth") else kernel.TOP
-        book, known = books[which], int(books[which][kernel.KNOWN])
-        references = int(events[kernel.REFERENCES])
-        shares = {
-            "book_known_share": known / int(book[kernel.INSTANTS]) if book[kernel.INSTANTS] else None,
-            **{
-                f"{name}_share": int(book[place]) / known if known else None
-                for name, place in (
-                    ("positive_spread", kernel.POSITIVE),
-                    ("crossed", kernel.CROSSED),
-                    ("positive_depth", kernel.DEEP),
-                )
-            },
-            "holes": int(events[kernel.HOLES]),
-            "unknown_order_share": int(events[kernel.UNKNOWN]) / references if references else None,
-        }
-        places = (kernel.BOOK_SIZE, kernel.TRADE_SIZE, kernel.STEP, kernel.PRICE, kernel.SPREAD + which)
-        trimmed = [np.trim_zeros(histograms[place], "b").tolist() for place in places]
-        return shares, dict(zip(HISTOGRAMS, trimmed, strict=True))
-
 
 def dataset_of(kinds: set[int]) -> str:
     """Name of the kind of dataset that holds these kinds of event."""
@@ -119,14 +89,14 @@ def profile_partition(path: Path, instrument: Instrument, date: str, folder: Pat
 
     Args:
         path: its `events.parquet`.
-        instrument: for the session windows.
+        instrument: for the session windows and the depth of the book.
         date: ISO session date.
         folder: gets SAMPLE_FILE, at most `sample` rows taken evenly.
         sample: rows.
 
     Returns:
         `row`: columns of the profile table that stand on the file alone, None where one cannot be computed;
-        `histograms`: counts by bin (`profile_kernel.bin_of`), by name of HISTOGRAMS.
+        `histograms`: counts by bin (`book_scan.bins_of`), by name of `book_scan.HISTOGRAMS`.
 
     Raises:
         InputError: the file is not readable parquet.
@@ -137,7 +107,7 @@ def profile_partition(path: Path, instrument: Instrument, date: str, folder: Pat
         if problem:
             return {"row": {"schema_problem": problem, "dataset": "trades"}, "histograms": {}}
         windows = instrument.session_ns(date)
-        scan, nulls, step = _Scan(windows), 0, max(1, -(-file.metadata.num_rows // sample))
+        scan, nulls, step = _Scan(windows, instrument.depth), 0, max(1, -(-file.metadata.num_rows // sample))
         taken, offset = [], 0
         for batch in file.iter_batches(batch_size=131_072):
             nulls += sum(column.null_count for column in batch.columns)
@@ -148,12 +118,10 @@ def profile_partition(path: Path, instrument: Instrument, date: str, folder: Pat
         pq.write_table(pa.Table.from_batches(taken, file.schema_arrow), folder / SAMPLE_FILE, compression="zstd")
     except (pa.ArrowException, OSError) as error:
         raise InputError(f"{path}: not a readable event file ({error}); run clean again") from error
-    dataset = dataset_of(scan.kinds)
     minutes = sum(-(-(closes - opens) // MINUTE_NS) for opens, closes in windows)
-    shares, histograms = scan.close(dataset)
     names = ("bad_prices", "bad_sizes", "bad_kinds", "bad_sides", "repeated_sequences")
     row = {
-        "dataset": dataset,
+        "dataset": dataset_of(scan.kinds),
         "schema_problem": "",
         "rows": offset,
         "nulls": nulls,
@@ -161,6 +129,7 @@ def profile_partition(path: Path, instrument: Instrument, date: str, folder: Pat
         "rows_outside_session": scan.counts["outside"],
         **{name: scan.counts[name] for name in names},
         "session_coverage": len(scan.minutes) / minutes if minutes else 0.0,
-        **shares,
+        **scan.book.close(),
     }
+    histograms = {name: np.trim_zeros(counts, "b").tolist() for name, counts in scan.book.histograms.items()}
     return {"row": row, "histograms": histograms}

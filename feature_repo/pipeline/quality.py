@@ -30,7 +30,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 EXCLUDED_FILE = "excluded.json"
-_OPTIONAL = tuple(name for name in PROFILE_COLUMNS if name not in ("partition", "dataset", "schema_problem"))
+_OPTIONAL = tuple(
+    name for name in PROFILE_COLUMNS if name not in ("partition", "dataset", "schema_problem", "book_fault")
+)
 
 
 def validate(
@@ -125,7 +127,8 @@ def _profile_rows(
         name = f"{partition.instrument_id} {partition.date}"
         if partition.instrument_id not in histories:
             histories = {partition.instrument_id: History(gates.trailing)}
-        compared = histories[partition.instrument_id].compare(row.get("rows"), part.summary["histograms"])
+        history = histories[partition.instrument_id]
+        compared = history.compare(partition.date, row.get("rows"), part.summary["histograms"])
         shares = _shares(row.get("rows"), quarantined.get(partition, {}), gates.lawful_rules)
         known = {"partition": name, **row, **shares, **compared}
         table[name] = {column: known.get(column) for column in PROFILE_COLUMNS}

@@ -15,10 +15,11 @@ if TYPE_CHECKING:
     from great_expectations.expectations.metadata_types import FailureSeverity
 
 PROFILE_COLUMNS = (
-    "partition", "dataset", "schema_problem", "rows", "nulls", "backward_step_ns", "repeated_sequences",
+    "partition", "dataset", "schema_problem", "book_fault", "rows", "nulls", "backward_step_ns", "repeated_sequences",
     "rows_outside_session", "bad_prices", "bad_sizes", "bad_kinds", "bad_sides", "session_coverage",
-    "book_known_share", "positive_spread_share", "crossed_share", "positive_depth_share", "holes",
-    "unknown_order_share", "quarantine_share", "out_of_session_share", "lawful_share", *TRAILING_COLUMNS,
+    "book_known_share", "positive_spread_share", "crossed_share", "positive_depth_share", "holes", "unwhole_share",
+    "unknown_order_share", "quote_agreement_share", "quarantine_share", "out_of_session_share", "lawful_share",
+    *TRAILING_COLUMNS,
 )  # fmt: skip
 
 
@@ -33,6 +34,7 @@ def profile_suite(name: str, limits: Sequence[Limit]) -> ExpectationSuite:
     """Expectations on the profile table: one row a partition, each computed over all of its events."""
     from great_expectations import ExpectationSuite
     from great_expectations.expectations import core as gxe
+    from great_expectations.expectations.metadata_types import FailureSeverity
 
     return ExpectationSuite(
         name=name,
@@ -41,6 +43,12 @@ def profile_suite(name: str, limits: Sequence[Limit]) -> ExpectationSuite:
             gxe.ExpectColumnValuesToBeUnique(column="partition"),
             gxe.ExpectColumnValuesToBeInSet(
                 column="schema_problem", value_set=[""], description="schema_problem empty. Stops the run"
+            ),
+            gxe.ExpectColumnValuesToBeInSet(
+                column="book_fault",
+                value_set=[""],
+                severity=FailureSeverity.WARNING,
+                description="book_fault empty. Sets the symbol-day aside: its book cannot be built",
             ),
             *(
                 gxe.ExpectColumnValuesToBeBetween(

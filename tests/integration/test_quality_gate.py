@@ -27,7 +27,7 @@ def quotes(date: str, count: int = 240) -> list[dict]:
     return [
         {
             "ts_event_ns": opens + i * step, "ts_recv_ns": opens + i * step, "sequence": i, "kind": int(Kind.QUOTE),
-            "side": int(Side.BUY if i % 2 == 0 else Side.SELL), "price_ticks": 5000 + i % 2, "size": 100,
+            "side": int(Side.BUY if i % 2 == 0 else Side.SELL), "price_ticks": 5000 + i % 2, "size": 100 + i // 2 % 2,
             "order_id": 0, "flags": 0,
         }
         for i in range(count)
