@@ -84,7 +84,8 @@ class DepthChain:
             found = self._opening.events(message.exchange_ns, message.recv_ns)
         self._opening, self._at_snapshot = None, False
         self._at, self._newest = message.number, (message.before, message.number)
-        self._kept.append((message, chunk.events.slice(message.start, message.stop)))
+        # A copy: a slice would keep the whole chunk.
+        self._kept.append((message, chunk.events.take(np.arange(message.start, message.stop))))
         return found, True
 
     def _snapshot(self, message: DepthMessage, chunk: Chunk) -> tuple[EventColumns | None, bool]:

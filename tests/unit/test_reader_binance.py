@@ -11,7 +11,7 @@ from feature_repo.ticks import binance_chain, binance_lines
 from feature_repo.ticks.binance import BinanceReader
 from feature_repo.ticks.reader import IngestRequest, ReadCount
 from feature_repo.ticks.schema import EVENT_SCHEMA, Flag, Kind, Side
-from feature_repo.ticks.standing import StandingBook, StandingTracker
+from feature_repo.ticks.standing import StandingBook
 
 BUY, SELL, NONE = Side.BUY, Side.SELL, Side.NONE
 LAST, GAP, CARRIED = Flag.LAST, Flag.GAP, Flag.CARRIED
@@ -247,27 +247,18 @@ def test_reader_binance_when_the_day_has_its_own_snapshot_then_the_opening_book_
     assert events["order_id"] == [70, 70, 71]
 
 
-def test_reader_binance_when_random_diffs_and_a_late_snapshot_then_the_standing_book_is_the_true_one(tmp_path):
-    rng = np.random.default_rng(7)
-    truth, messages, sent = {}, [], None
-    for number in range(1, 200):
-        side, price, size = rng.choice(["b", "a"]), f"{rng.integers(90, 110)}.0", int(rng.integers(0, 3))
-        truth[side, price] = size
-        if number == 60:
-            sent = [[(p, str(q)) for (s, p), q in truth.items() if s == side and q] for side in "ba"]
-        if number == 80:
-            messages.append(snapshot(60, *sent))
-        levels = [(price, str(size))]
-        messages.append(diff(number - 1, number, levels if side == "b" else (), levels if side == "a" else ()))
-    dump(tmp_path, *messages)
-    reader, tracker = BinanceReader(), StandingTracker()
-    (plan,) = reader.plan(IngestRequest("binance", tmp_path))
-    for batch in reader.read(plan, ReadCount()):
-        tracker.add(batch)
-    book = tracker.standing()
-    got = zip(book.side.tolist(), book.price_ticks.tolist(), book.size.tolist(), strict=True)
-    wanted = {(1 if s == "b" else -1, int(float(p)) * 10, q * 1_000) for (s, p), q in truth.items() if q}
-    assert set(got) == wanted and book.update_id == 199
+@pytest.mark.parametrize(("limit", "value"), [("CHUNK_LINES", 3), ("CHUNK_BYTES", 400)])
+def test_reader_binance_when_a_batch_is_taken_then_no_more_lines_than_its_own_have_been_read(
+    tmp_path, monkeypatch, limit, value
+):
+    monkeypatch.setattr(binance_lines, limit, value)
+    dump(tmp_path, *[trade(str(k)) for k in range(1, 31)])
+    (plan,) = BinanceReader().plan(IngestRequest("binance", tmp_path))
+    count, seen = ReadCount(), 0
+    for batch in BinanceReader().read(plan, count):
+        seen += len(batch)
+        assert len(batch) == 3 and count.total == seen
+    assert seen == 30
 
 
 def test_reader_binance_when_streams_have_no_market_event_then_skipped_by_reason(tmp_path):
