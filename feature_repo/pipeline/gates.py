@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +83,10 @@ def load_gates(path: Path | None = None) -> Gates:
     for name in _SECTIONS:
         if name not in content:
             raise InputError(f"{where}: no section {name!r}; wanted {', '.join(_SECTIONS)}")
-    expectations = {name: _limit(where, name, Limit(name), entry) for name, entry in content["expectations"].items()}
+    expectations = {
+        name: _limit(where, f"expectations.{name}", Limit(name), entry)
+        for name, entry in content["expectations"].items()
+    }
     venues = {
         name: _overrides(where, f"venues.{name}", expectations, entry) for name, entry in content["venues"].items()
     }
@@ -97,20 +99,17 @@ def load_gates(path: Path | None = None) -> Gates:
     rules = content["lawful_rules"]
     if not isinstance(rules, list) or not all(isinstance(rule, str) for rule in rules):
         raise InputError(f"{where}: lawful_rules {rules!r} is no list of names of rules")
+    trailing = Trailing(**_numbers(where, "trailing", Trailing, content["trailing"]))
+    if trailing.min_days > trailing.days:
+        raise InputError(f"{where}: trailing.min_days is {trailing.min_days}, more than trailing.days {trailing.days}")
     return Gates(
-        Trailing(**_numbers(where, "trailing", Trailing, content["trailing"])),
+        trailing,
         Sample(**_numbers(where, "sample", Sample, content["sample"])),
         frozenset(rules),
         expectations,
         venues,
         instruments,
     )
-
-
-@cache
-def default_gates() -> Gates:
-    """The platform's limits."""
-    return load_gates()
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -175,6 +174,8 @@ def _limit(path: Path, where: str, base: Limit, entry: Any) -> Limit:
     limit = replace(base, **changes)
     if limit.min is None and limit.max is None:
         raise InputError(f"{path}: {where} has neither min nor max; leave one of them")
+    if limit.min is not None and limit.max is not None and limit.min > limit.max:
+        raise InputError(f"{path}: {where}: min {limit.min} exceeds max {limit.max}, so that nothing would pass")
     return limit
 
 
