@@ -1,7 +1,8 @@
 """Reader of Databento DBN files: orders (mbo), depth (mbp-10), best quotes (mbp-1, tbbo) and trades.
 
 A session date is a UTC day, as Databento splits its files (by receive time): a night session of futures lies on two of
-them, and each file opens with a snapshot of the book. A file of several days gives a partition for each.
+them, and each file opens with a snapshot of the book. A file of several days gives a partition for each one that it
+holds records of; there the orders that rest at midnight UTC, flagged CARRIED, open the book.
 
 | mbo record | event |
 | --- | --- |
@@ -35,7 +36,7 @@ from feature_repo.errors import InputError
 from feature_repo.lake import Partition
 from feature_repo.ticks import databento_kernel as kernel
 from feature_repo.ticks.batches import EventColumns, event_batch
-from feature_repo.ticks.databento_files import SCHEMAS, DbnFile, read_metadata, rest_ns, tick_units
+from feature_repo.ticks.databento_files import SCHEMAS, DbnFile, held_days, read_metadata, rest_ns, tick_units
 from feature_repo.ticks.databento_records import (
     Records,
     RecordStream,
@@ -79,9 +80,10 @@ class DatabentoReader:
                     )
         symbols = choose_symbols(request, {symbol for symbol, _ in found}, folder)
         days = choose_days(request, {day: day for symbol, day in found if symbol in symbols}, ", ".join(symbols))
-        plans = []
+        plans, files = [], {file.path: file for file in found.values()}
         for symbol in symbols:
-            own = [day for day in days if (symbol, day) in found]
+            held = {path: held_days(file, symbol) for path, file in files.items()}
+            own = [day for day in days if (symbol, day) in found and day in held[found[symbol, day].path]]
             units = tick_units(found[symbol, own[0]], symbol, own[0], request) if own else 0
             for day in own:
                 file = found[symbol, day]
@@ -89,6 +91,9 @@ class DatabentoReader:
                 options |= {name: value for name, value in request.options.items() if name == "publisher"}
                 venue = file.dataset.split(".")[0]
                 plans.append(PartitionPlan(Partition(venue, symbol, day), (file.path,), options))
+        if not plans:
+            there = ", ".join(path.name for path in files)
+            raise InputError(f"{folder}: no record of {', '.join(symbols)} on {', '.join(days)} in {there}")
         return plans
 
     def instruments(self, request: IngestRequest) -> list[Instrument]:
@@ -127,7 +132,11 @@ def _events(plan: PartitionPlan, count: ReadCount) -> Iterator[EventColumns]:
     file, units = read_metadata(path), int(plan.options["tick_units"])
     symbol, day = plan.partition.symbol, plan.partition.date
     stream = RecordStream(path, file.layout, file.instruments[symbol, day], file.start)
-    orders, best = _Orders(rest_ns(file, symbol, day), units, stream.counts), np.zeros(4, np.int64)
+    boundaries = list(rest_ns(file, symbol, day))
+    continued = day != file.days[0]  # the snapshot stands at the file's start, not the day's
+    if continued:
+        boundaries.insert(0, _utc_ns(day))
+    orders, best = _Orders(boundaries, continued, units, stream.counts), np.zeros(4, np.int64)
     with open_stream(path) as content:
         content.read(file.start)
         for records in stream.records(content):
@@ -150,11 +159,11 @@ def _events(plan: PartitionPlan, count: ReadCount) -> Iterator[EventColumns]:
 class _Orders:
     """Drives the kernel over MBO records, from one end or start of a session to the next."""
 
-    def __init__(self, rest: tuple[int, int] | None, units_per_tick: int, counts: np.ndarray) -> None:
-        """`rest` is when a session ends and the next one opens that day, None where that is not known."""
+    def __init__(self, boundaries: list[int], folding: bool, units_per_tick: int, counts: np.ndarray) -> None:
+        """Sessions end and open, in turn, at `boundaries` (ns); `folding`: the first of them is an opening."""
         self._table, self._units, self._counts = OrderTable(), units_per_tick, counts
-        self._boundaries = list(rest) if rest is not None else []
-        self._folding, self._seen, self._held = False, False, np.empty((0, 8), np.int64)
+        self._boundaries, self._folding, self._seen = boundaries, folding, False
+        self._held = np.empty((0, 8), np.int64)
 
     def events(self, found: Records) -> Iterator[EventColumns]:
         """Events of the next records; the last one of a chunk that ends within a snapshot waits for what follows."""
@@ -181,7 +190,7 @@ class _Orders:
     def end(self) -> Iterator[EventColumns]:
         """What waits, and the end of a session that no later record tells of: its book does not stand on after it."""
         yield from self._whole(self._held)
-        if len(self._boundaries) == 2 and self._seen:
+        if self._boundaries and self._seen and not self._folding:
             yield self._cross(self._boundaries.pop(0))
 
     def _whole(self, rows: np.ndarray) -> Iterator[EventColumns]:
@@ -203,7 +212,9 @@ def _choose(found: Records, file: DbnFile, plan: PartitionPlan, count: ReadCount
     name, kept = file.path.name, np.ones(len(found.raw), bool)
     if len(file.days) > 1:
         day_ns = _utc_ns(plan.partition.date)
-        kept = (found.recv_ns >= day_ns) & (found.recv_ns < day_ns + 86_400 * NS)
+        kept = found.recv_ns < day_ns + 86_400 * NS
+        if file.schema != "mbo":  # of orders those that still rest are wanted
+            kept &= found.recv_ns >= day_ns
         count.skip(name, "received on another day", int(np.count_nonzero(~kept)))
     publishers = np.unique(found.raw["publisher"][kept])
     if "publisher" in plan.options:

@@ -112,12 +112,15 @@ def tick_units(file: DbnFile, symbol: str, day: str, request: IngestRequest) -> 
     if tick:
         return round(tick * 1e9)
     prices: set[int] = set()
+    seen = 0
     stream = RecordStream(file.path, file.layout, file.instruments[symbol, day], file.start)
     with open_stream(file.path) as content:
         content.read(file.start)
         for records in stream.records(content):
-            prices.update(np.unique(records.price[:TICK_RECORDS]).tolist())
-            break
+            prices.update(np.unique(records.price[: TICK_RECORDS - seen]).tolist())
+            seen += len(records.price)
+            if seen >= TICK_RECORDS:
+                break
     prices.discard(0)
     if len(prices) < TICK_PRICES:
         raise InputError(
@@ -127,11 +130,25 @@ def tick_units(file: DbnFile, symbol: str, day: str, request: IngestRequest) -> 
     return int(np.gcd.reduce(np.array(sorted(prices), np.int64)))
 
 
-def rest_ns(file: DbnFile, symbol: str, day: str) -> tuple[int, int] | None:
-    """When CME's session ends and the next one opens on a UTC day; None for other instruments."""
+def held_days(file: DbnFile, symbol: str) -> set[str]:
+    """Days of which a file of several holds records of the symbol: it has no weekends; of one day, that day."""
+    if len(file.days) == 1:
+        return set(file.days)
+    found: set[int] = set()
+    for instrument in {number for (name, _), number in file.instruments.items() if name == symbol}:
+        stream = RecordStream(file.path, file.layout, instrument, file.start)
+        with open_stream(file.path) as content:
+            content.read(file.start)
+            for records in stream.records(content):
+                found.update(np.unique(records.recv_ns // (86_400 * NS)).tolist())
+    return {(date(1970, 1, 1) + timedelta(days=number)).isoformat() for number in found} & set(file.days)
+
+
+def rest_ns(file: DbnFile, symbol: str, day: str) -> tuple[int, ...]:
+    """When CME's session ends and the next one opens on a UTC day; nothing for other instruments."""
     root = _OUTRIGHT.fullmatch(symbol)
     if not file.dataset.startswith("GLBX.") or root is None or root.group(1) not in CME_TICKS:
-        return None
+        return ()
     ends, opens = (
         datetime.combine(date.fromisoformat(day), time(hour), ZoneInfo("America/Chicago")) for hour in (16, 17)
     )

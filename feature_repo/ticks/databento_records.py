@@ -112,7 +112,7 @@ class RecordStream:
         for rtype in np.flatnonzero(self._others).tolist():
             count.skip(name, f"record type {rtype:#04x}: {_TYPES.get(rtype, 'not read')}", int(self._others[rtype]))
         count.skip(name, "fill (F): the cancel or modify that follows takes the lots", int(self.counts[kernel.FILLS]))
-        count.skip(name, "between sessions, folded into the opening book", int(self.counts[kernel.FOLDED]))
+        count.skip(name, "before the open, folded into the opening book", int(self.counts[kernel.FOLDED]))
         count.skip(name, "changes nothing that is shown", int(self.counts[kernel.IDLE]))
 
     def _columns(self, raw: np.ndarray, places: NDArray[np.int64]) -> Records:

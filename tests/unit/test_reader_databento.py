@@ -176,7 +176,7 @@ def test_databento_when_orders_gather_in_the_rest_then_they_open_the_next_sessio
         (Kind.ADD, opens, 404, 7, Flag.CARRIED | Flag.LAST),
         (Kind.TRADE, opens, 404, 0, Flag.LAST),
     ]
-    assert count.skipped["esh4.mbo.dbn"] == {"between sessions, folded into the opening book": 4}
+    assert count.skipped["esh4.mbo.dbn"] == {"before the open, folded into the opening book": 4}
 
 
 def test_databento_when_the_receive_time_is_bad_then_the_event_time_stands_for_it(tmp_path):
@@ -265,18 +265,39 @@ def test_databento_when_records_end_with_their_sending_time_then_they_are_longer
     assert events(tmp_path, [sent, sent], "price_ticks", head=header(ts_out=True)) == [(396,), (396,)]
 
 
-def test_databento_when_a_file_spans_days_then_each_has_its_own_partition(tmp_path):
-    days = ["2024-01-10", "2024-01-11"]
+def test_databento_when_a_file_spans_days_then_each_that_has_records_is_a_partition(tmp_path):
+    days = ["2024-01-10", "2024-01-12"]  # and nothing on the 11th
     records = [mbo("A", "B", 99, 1, 5 + k, utc("12:00:00", day)) for k, day in enumerate(days)]
-    write(tmp_path, header(days=2), *records)
-    reader = DatabentoReader()
+    write(tmp_path, header(days=3), *records)
+    reader, tables, skipped = DatabentoReader(), [], []
     plans = reader.plan(IngestRequest("databento", tmp_path))
     assert [plan.partition.date for plan in plans] == days
-    for k, plan in enumerate(plans):
+    for plan in plans:
         count = ReadCount()
-        table = pa.Table.from_batches(list(reader.read(plan, count)), EVENT_SCHEMA)
-        assert table.column("order_id").to_pylist()[0] == 5 + k
-        assert count.skipped == {"esh4.mbo.dbn": {"received on another day": 1}}
+        tables.append(pa.Table.from_batches(list(reader.read(plan, count)), EVENT_SCHEMA))
+        skipped.append(count.skipped["esh4.mbo.dbn"])
+    assert skipped == [{"received on another day": 1}, {"before the open, folded into the opening book": 1}]
+    assert rows(tables[0], "kind", "order_id", "flags")[0] == (Kind.ADD, 5, Flag.LAST)
+    assert rows(tables[1], "kind", "order_id", "flags", "ts_event_ns") == [
+        (Kind.CLEAR, 0, Flag.CARRIED, utc("00:00:00", days[1])),
+        (Kind.ADD, 5, Flag.CARRIED | Flag.LAST, utc("00:00:00", days[1])),
+        (Kind.ADD, 6, Flag.LAST, utc("12:00:00", days[1])),
+        (Kind.CLEAR, 0, Flag.LAST, utc("22:00:00", days[1])),
+    ]
+
+
+def test_databento_when_trades_span_days_then_each_day_has_its_own(tmp_path):
+    days = ["2024-01-10", "2024-01-11"]
+    records = [mbp(dbn.TradeMsg, "T", "B", 99, k + 1, utc("12:00:00", day)) for k, day in enumerate(days)]
+    write(tmp_path, header(dbn.Schema.TRADES, days=2), *records, name="x.dbn")
+    reader = DatabentoReader()
+    for k, plan in enumerate(reader.plan(IngestRequest("databento", tmp_path))):
+        table = pa.Table.from_batches(list(reader.read(plan, ReadCount())), EVENT_SCHEMA)
+        assert table.column("size").to_pylist() == [k + 1]
+
+
+def test_databento_when_no_file_holds_a_record_then_refused(tmp_path):
+    assert "no record of ESH4" in refusal(write(tmp_path, header(days=2)))
 
 
 def test_databento_when_metadata_have_no_end_then_the_name_tells_the_day(tmp_path):
