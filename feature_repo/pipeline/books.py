@@ -13,7 +13,7 @@ from feature_repo.errors import InputError
 from feature_repo.lake import Partition
 from feature_repo.pipeline import book_ladder as ladder
 from feature_repo.pipeline.book_kernel import replay, settle, write_row
-from feature_repo.ticks.schema import Kind
+from feature_repo.ticks.schema import EVENT_SCHEMA, Kind
 
 MAX_PRICE_LEVELS = 1 << 22
 """Widest price range of one day's orders, in ticks; more means that an outlying price passed cleaning."""
@@ -114,6 +114,10 @@ class BookBuilder:
             rows += 1
         return Book(*(column[:rows] for column in out))
 
+    def end(self) -> Book:
+        """The row, if any, that the end of the events gives."""
+        return self.add(EVENT_SCHEMA.empty_table(), last=True)
+
     @property
     def counts(self) -> BookCounts:
         """Of all events so far."""
@@ -168,6 +172,11 @@ def fault(memory: NDArray[np.int64]) -> str:
 def counts_of(memory: NDArray[np.int64]) -> BookCounts:
     """The counts in the memory of a `State`."""
     return BookCounts(*(int(count) for count in memory[: ladder.COUNTS]))
+
+
+def empty_book(depth: int) -> Book:
+    """A book of no rows."""
+    return BookBuilder(depth).end()
 
 
 def book_table(book: Book) -> pa.Table:

@@ -1,16 +1,22 @@
 """The features stage in Spark: a row a second, equal bytes twice, the vendor's best quotes, refusals by name."""
 
+import json
+import shutil
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from feature_repo.errors import InputError
 from feature_repo.lake import list_partitions
-from feature_repo.pipeline.books import load_book
-from feature_repo.pipeline.build import build_features, build_partition
-from feature_repo.pipeline.kernels import FEATURES
+from feature_repo.parts import INDEX_FILE, Parts
+from feature_repo.pipeline.books import build_book, load_book
+from feature_repo.pipeline.build import build_features
+from feature_repo.pipeline.kernels import FEATURES, compute_features
+from feature_repo.pipeline.volume_curve import DayVolume, VolumeCurve
 from feature_repo.ticks.ingest import ingest
 from feature_repo.ticks.instruments import load_instruments
 from feature_repo.ticks.reader import IngestRequest
@@ -46,6 +52,66 @@ def test_build_features_when_done_twice_then_a_row_a_second_and_equal_bytes(silv
 
 
 @pytest.mark.spark
+def test_build_features_when_done_in_spark_then_equals_the_kernels_on_the_whole_day(silver, spark, tmp_path):
+    build_features(silver, tmp_path, spark)
+    instrument = load_instruments(silver)["SYN:SYN1"]
+    volumes: list[DayVolume] = []
+    for partition in list_partitions(silver, "events.parquet"):
+        windows = instrument.session_ns(partition.date)
+        book, _ = build_book(pq.ParquetFile(partition.folder(silver) / "events.parquet").read(), instrument.depth)
+        stored = load_book(tmp_path, partition)
+        for field in fields(book):
+            ours, theirs = getattr(book, field.name), getattr(stored, field.name)
+            assert ours.dtype == theirs.dtype and np.array_equal(ours, theirs), field.name
+        curve = VolumeCurve.from_days(volumes, partition.date)
+        ts_ns, features, valid = compute_features(book, windows, curve)
+        table = pq.ParquetFile(partition.folder(tmp_path) / "features.parquet").read()
+        assert table.schema.field("event_timestamp").type == pa.timestamp("us", "UTC")
+        assert np.array_equal(table.column("ts_ns").to_numpy(), ts_ns)
+        assert np.array_equal(table.column("book_valid").to_numpy(), valid)
+        for i, name in enumerate(FEATURES):
+            assert np.array_equal(table.column(name).to_numpy(), features[:, i]), name
+        volumes.append(DayVolume.from_book(partition.date, book, windows))
+    assert volumes[0].lots.sum() > 0
+
+
+@pytest.mark.spark
+def test_build_features_when_a_day_comes_then_only_that_day_is_done(silver, spark, tmp_path):
+    parts = Parts(tmp_path / "parts")
+    first, second = list_partitions(silver, "events.parquet")
+    outs = [tmp_path / "one", tmp_path / "two"]
+    for out in outs:
+        out.mkdir()
+    before = build_features(silver, outs[0], spark, parts=parts, excluded=frozenset({second}))
+    assert [item["date"] for item in before["partitions"]] == [first.date]
+    assert not second.folder(outs[0]).exists()
+    kept = {path: path.stat().st_mtime_ns for path in parts.root.rglob("*.parquet")}
+    after = build_features(silver, outs[1], spark, parts=parts)
+    assert [item["curve_days"] for item in after["partitions"]] == [0, 1]
+    assert after["partitions"][0] == before["partitions"][0]
+    assert len(kept) == 2 and all(path.stat().st_mtime_ns == stamp for path, stamp in kept.items())
+    assert len(list(parts.root.rglob("*.parquet"))) == 4
+    assert not list(parts.root.rglob(".*"))
+    index = json.loads((outs[1] / INDEX_FILE).read_text())
+    assert len(index) == 2 and len(set(index.values())) == 2
+    with pytest.raises(InputError, match="the gate set every one of its 2 symbol-days aside"):
+        build_features(silver, tmp_path, spark, excluded=frozenset({first, second}))
+
+
+@pytest.mark.spark
+def test_build_features_when_silver_is_damaged_then_names_the_file(silver, spark, tmp_path):
+    broken = tmp_path / "silver"
+    shutil.copytree(silver, broken)
+    path = sorted(broken.rglob("events.parquet"))[0]
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(InputError, match=f"{path}: not a readable event file"):
+        build_features(broken, tmp_path, spark)
+    pq.write_table(pa.table({"a": [1]}), path)
+    with pytest.raises(InputError, match=f"{path}: not the event schema: missing"):
+        build_features(broken, tmp_path, spark)
+
+
+@pytest.mark.spark
 def test_build_features_when_a_book_never_has_two_sides_then_names_symbol_and_day(silver, spark, tmp_path):
     broken = tmp_path / "silver"
     broken.mkdir()
@@ -63,13 +129,14 @@ def test_build_features_when_a_book_never_has_two_sides_then_names_symbol_and_da
         build_features(broken, out, spark)
 
 
-def test_book_when_built_from_real_depth_then_shows_the_vendors_best_quotes(real_data, tmp_path):
+@pytest.mark.spark
+def test_book_when_built_from_real_depth_then_shows_the_vendors_best_quotes(real_data, spark, tmp_path):
     bronze, out = tmp_path / "bronze", tmp_path / "features"
     bronze.mkdir()
     out.mkdir()
     ingest(IngestRequest("shfe", real_data / "shfe", date_from="2025-06-05", date_to="2025-06-05"), bronze)
     (partition,) = list_partitions(bronze, "events.parquet")
-    build_partition(bronze, out, partition, load_instruments(bronze)[partition.instrument_id])
+    build_features(bronze, out, spark)
     book = load_book(out, partition)
     snapshots = book.trade_sz == 0
     vendor = pq.read_table(real_data / "shfe" / "rb_20250605.parquet")

@@ -1,0 +1,131 @@
+"""What the features stage runs for one partition: Spark reads, compiled kernels work in its task, Spark writes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from feature_repo.errors import InputError
+from feature_repo.lake import Partition
+from feature_repo.pipeline.books import BookBuilder, book_of, book_table, empty_book
+from feature_repo.pipeline.kernels import FEATURES, compute_features
+from feature_repo.pipeline.spark_io import read_events, write_single
+from feature_repo.pipeline.volume_curve import DayVolume, VolumeCurve, buckets_of
+from feature_repo.ticks.instruments import Instrument
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+BOOK_FILE, FEATURES_FILE = "book.parquet", "features.parquet"
+_FACTS_FILE = ".facts.json"
+_BATCH_ROWS = 65_536
+_SPARK_TYPES = {
+    pa.int8(): "tinyint", pa.int32(): "int", pa.int64(): "bigint", pa.float32(): "float", pa.string(): "string",
+    pa.timestamp("us", "UTC"): "timestamp",
+}  # fmt: skip
+
+Batches = Iterator[pa.RecordBatch]
+Facts = dict[str, Any]
+
+
+def make_book(spark: SparkSession, events: Path, partition: Partition, instrument: Instrument, folder: Path) -> Facts:
+    """Write `book.parquet` of one partition; gives `rows`, `counts` (BookCounts) and `volume` (lots by bucket).
+
+    Events are taken batch by batch. Raises InputError as `build_book`.
+    """
+    name, windows = _name(partition), instrument.session_ns(partition.date)
+    depth = instrument.depth
+
+    def work(batches: Batches, facts: Facts) -> Batches:
+        builder, rows = BookBuilder(depth, name), 0
+        volume = np.zeros(buckets_of(sum(close - start for start, close in windows)), np.int64)
+
+        def books() -> Iterator[Any]:
+            for batch in batches:
+                yield builder.add(batch)
+            yield builder.end()
+
+        for book in books():
+            rows += len(book)
+            volume += DayVolume.from_book(partition.date, book, windows).lots
+            yield from book_table(book).to_batches(_BATCH_ROWS)
+        facts |= {"rows": rows, "counts": asdict(builder.counts), "volume": volume.tolist()}
+
+    schema = book_table(empty_book(depth)).schema
+    return _run(read_events(spark, events), work, schema, folder / BOOK_FILE)
+
+
+def make_features(
+    spark: SparkSession,
+    book: Path,
+    partition: Partition,
+    instrument: Instrument,
+    earlier: VolumeCurve | None,
+    folder: Path,
+) -> Facts:
+    """Write `features.parquet` of one partition from its book; gives `rows` and `curve_days`.
+
+    Raises InputError where the book never has two sides within the session.
+    """
+    name, windows = _name(partition), instrument.session_ns(partition.date)
+    book_schema = book_table(empty_book(instrument.depth)).schema
+
+    def work(batches: Batches, facts: Facts) -> Batches:
+        whole = book_of(pa.Table.from_batches(list(batches), book_schema))
+        ts_ns, features, valid = compute_features(whole, windows, earlier)
+        if not valid.any():
+            raise InputError(f"{name}: the book never has two sides within the session; leave this symbol or day out")
+        yield from features_table(partition, ts_ns, features, valid).to_batches(_BATCH_ROWS)
+        facts |= {"rows": len(ts_ns), "curve_days": earlier.days if earlier else 0}
+
+    # Feast wants times of a zone; Spark's default is the old INT96 without one.
+    spark.conf.set("spark.sql.parquet.outputTimestampType", "TIMESTAMP_MICROS")
+    nothing = np.zeros(0, np.int64), np.zeros((0, len(FEATURES)), np.float32), np.zeros(0, np.int8)
+    rows = spark.read.schema(_ddl(book_schema)).parquet(str(book))
+    return _run(rows, work, features_table(partition, *nothing).schema, folder / FEATURES_FILE)
+
+
+def features_table(partition: Partition, ts_ns: np.ndarray, features: np.ndarray, valid: np.ndarray) -> pa.Table:
+    """What `compute_features` gives as a table: times and the instrument's id, a column a feature, `book_valid`."""
+    stamps = pa.array(ts_ns // 1000, pa.timestamp("us", tz="UTC"))
+    ids = pa.array(np.full(len(ts_ns), partition.instrument_id), pa.string())
+    columns = {"event_timestamp": stamps, "ts_ns": ts_ns, "instrument_id": ids}
+    columns |= {feature: np.ascontiguousarray(features[:, i]) for i, feature in enumerate(FEATURES)}
+    return pa.table({**columns, "book_valid": valid})
+
+
+def _run(frame: DataFrame, work: Callable[[Batches, Facts], Batches], schema: pa.Schema, path: Path) -> Facts:
+    """Write what `work` makes of the frame's one partition as the file `path`; gives what it noted in its facts.
+
+    A refusal comes back as a fact: an exception would reach the driver wrapped in Spark's own.
+    """
+    facts_path = path.with_name(_FACTS_FILE)
+
+    def task(batches: Batches) -> Batches:
+        facts: Facts = {}
+        try:
+            yield from work(batches, facts)
+        except InputError as error:
+            facts["error"] = str(error)
+        facts_path.write_text(json.dumps(facts))
+
+    write_single(frame.mapInArrow(task, _ddl(schema)), path)
+    facts = json.loads(facts_path.read_text())
+    facts_path.unlink()
+    if "error" in facts:
+        raise InputError(facts["error"])
+    return facts
+
+
+def _ddl(schema: pa.Schema) -> str:
+    return ", ".join(f"`{field.name}` {_SPARK_TYPES[field.type]}" for field in schema)
+
+
+def _name(partition: Partition) -> str:
+    return f"{partition.instrument_id} {partition.date}"
