@@ -31,7 +31,7 @@ _ZIP_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2)
 _SUFFIXES = (".gz", ".bz2", ".xz", ".zst", ".zip")
 _DAMAGE = (
     *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, pa.ArrowException, struct.error),
-    *(EOFError, NotImplementedError, RuntimeError, OSError, ValueError, OverflowError, MemoryError),
+    *(EOFError, NotImplementedError, RuntimeError, OSError, ValueError, OverflowError, LookupError, MemoryError),
 )
 
 
@@ -146,7 +146,14 @@ class _ZipMember:
         except BaseException:
             self._archive.close()
             raise
-        self.read = self._member.read
+        self._missing = members[0].file_size
+
+    def read(self, size: int, /) -> bytes:
+        data = self._member.read(size)
+        self._missing -= len(data)
+        if not data and self._missing:  # where the checksum too was overwritten by zeros, Python sees an empty file
+            raise EOFError(f"{self._missing:,} bytes of the content that it announces are missing")
+        return data
 
     def close(self) -> None:
         self._member.close()

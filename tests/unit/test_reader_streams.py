@@ -122,6 +122,23 @@ def test_stream_when_a_zip_holds_not_one_file_then_it_is_refused(tmp_path, membe
         open_stream(path)
 
 
+def test_stream_when_zeros_hide_checksum_and_size_of_a_zip_then_the_content_is_missed(tmp_path):
+    packed = bytearray(PACK["zip"](CONTENT))
+    entry = packed.rfind(b"PK\x01\x02")
+    packed[entry + 16 : entry + 24] = bytes(8)  # CRC-32 and compressed size in the central directory
+    path = written(tmp_path, "zip", bytes(packed))
+    with pytest.raises(InputError, match=f"{path}: damaged after byte 0 .*{len(CONTENT):,} bytes of the content"):
+        open_and_read(path)
+
+
+def test_stream_when_a_zip_names_its_file_by_nothing_then_it_is_refused(tmp_path):
+    packed = bytearray(PACK["zip"](CONTENT))
+    packed[packed.rfind(b"day.csv")] = 0
+    path = written(tmp_path, "zip", bytes(packed))
+    with pytest.raises(InputError, match=f"{path}: not readable"):
+        open_stream(path)
+
+
 def test_stream_when_a_zip_holds_a_folder_and_one_file_then_the_file_is_read(tmp_path):
     assert open_and_read(written(tmp_path, "zip", zipped({"days/": b"", "days/day.csv": b"1,2\n"}))) == b"1,2\n"
 
