@@ -122,8 +122,8 @@ def pack(container: str, content: bytes, stem: str = "data") -> bytes:
 
 
 def damaged(content: bytes, data: st.DataObject) -> bytes:
-    """`content` after one to three damages of any sort."""
-    for _ in range(data.draw(st.integers(1, 3), label="damages")):
+    """`content` after one to three damages of any sort, most often one: what is hardly damaged comes farthest."""
+    for _ in range(data.draw(st.sampled_from([1, 1, 1, 1, 2, 3]), label="damages")):
         damage = data.draw(st.sampled_from(_DAMAGES), label="damage")
         content = damage(content, data)
     return content

@@ -125,9 +125,9 @@ class MappedReader:
 
     def instruments(self, request: IngestRequest) -> list[Instrument]:
         """What the mapping says of each symbol."""
-        mapping = load_mapping(data_folder(request, _HINT) / MAPPING_FILE)
-        symbols = {plan.partition.symbol for plan in self.plan(request)}
-        return [mapping.instrument_of(symbol) for symbol in sorted(symbols)]
+        plans = [plan for plan in self.plan(request) if isinstance(plan, MappedPlan)]
+        mapping_of = {plan.partition.symbol: plan.mapping for plan in plans if plan.mapping is not None}
+        return [mapping.instrument_of(symbol) for symbol, mapping in sorted(mapping_of.items())]
 
     def read(
         self, plan: PartitionPlan, count: ReadCount, opening: StandingBook | None = None
