@@ -1,9 +1,8 @@
-"""Writes what cleaning kept and what it quarantined, and accounts for every row."""
+"""Accounts for every row that cleaning was given: kept, or quarantined by which rule, by symbol and day."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,78 +12,21 @@ import pyarrow.parquet as pq
 from feature_repo.errors import InputError, ShortfallError
 from feature_repo.lake import Partition
 from feature_repo.pipeline.rules import RULES
-from feature_repo.ticks.schema import EVENT_SCHEMA
 
-ROW_GROUP_ROWS = 131_072
-QUARANTINE_SCHEMA = EVENT_SCHEMA.append(pa.field("rule", pa.string(), nullable=False))
+EVENTS_FILE = "events.parquet"
 ACCOUNTING_SCHEMA = pa.schema(
     [pa.field(name, pa.string(), nullable=False) for name in ("venue", "symbol", "date", "rule")]
     + [pa.field("rows", pa.int64(), nullable=False)]
 )
+HOLES_SCHEMA = pa.schema(
+    [pa.field(name, pa.string(), nullable=False) for name in ("venue", "symbol", "date")]
+    + [pa.field("sequence", pa.int64(), nullable=False)]  # of the CLEAR flagged GAP
+    + [pa.field("from_ns", pa.int64(), nullable=False)]  # its time
+    + [pa.field("until_ns", pa.int64())]  # when a snapshot made the book whole again; null: not on this day
+    + [pa.field("missing", pa.int64(), nullable=False)]  # updates missing by the vendor's numbering; 0: unknown
+    + [pa.field("rows_lost", pa.int64(), nullable=False)]  # quarantined as sequence_gap meanwhile
+)
 KEPT = "kept"
-
-
-class _Sink:
-    """A parquet file of fixed row groups, whatever the batches that come in; there only once it is whole."""
-
-    def __init__(self, path: Path, schema: pa.Schema) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._path, self._partial = path, path.with_name(f".{path.name}.part")
-        self._schema = schema
-        self._writer = pq.ParquetWriter(self._partial, schema, compression="zstd")
-        self._waiting: list[pa.Table] = []
-        self._waiting_rows = 0
-
-    def add(self, table: pa.Table) -> None:
-        self._waiting.append(table.cast(self._schema))
-        self._waiting_rows += table.num_rows
-        while self._waiting_rows >= ROW_GROUP_ROWS:
-            self._flush(ROW_GROUP_ROWS)
-
-    def close(self) -> None:
-        if self._waiting_rows:
-            self._flush(self._waiting_rows)
-        self._writer.close()
-        self._partial.rename(self._path)
-
-    def _flush(self, rows: int) -> None:
-        table = pa.concat_tables(self._waiting)
-        self._writer.write_table(table.slice(0, rows).combine_chunks(), row_group_size=ROW_GROUP_ROWS)
-        self._waiting = [table.slice(rows)]
-        self._waiting_rows = table.num_rows - rows
-
-
-def partition_writer(partition: Partition, out_dir: Path) -> Callable[[Iterator[pa.RecordBatch]], Any]:
-    """Return the function that Spark maps over one partition's sorted batches (event columns and `rule` number).
-
-    It writes `events.parquet` and `quarantine/.../events.parquet` and yields one batch of `rule` (0 kept), `rows`.
-    """
-    kept_path = partition.folder(out_dir) / "events.parquet"
-    quarantine_path = partition.folder(out_dir / "quarantine") / "events.parquet"
-
-    def write(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        import pyarrow.compute as pc
-
-        names = pa.array([KEPT, *RULES])
-        counts = [0] * len(names)
-        kept, quarantined = _Sink(kept_path, EVENT_SCHEMA), _Sink(quarantine_path, QUARANTINE_SCHEMA)
-        for batch in batches:
-            table = pa.Table.from_batches([batch])
-            number = pc.fill_null(table["rule"], 0)
-            for entry in pc.value_counts(number).to_pylist():
-                counts[entry["values"]] += entry["counts"]
-            good = pc.equal(number, 0)
-            kept.add(table.filter(good).select(EVENT_SCHEMA.names))
-            bad = table.filter(pc.invert(good))
-            rule = pc.take(names, bad["rule"])
-            quarantined.add(bad.select(EVENT_SCHEMA.names).append_column("rule", rule))
-        kept.close()
-        quarantined.close()
-        yield pa.RecordBatch.from_pydict(
-            {"rule": pa.array(range(len(counts)), pa.int32()), "rows": pa.array(counts, pa.int64())}
-        )
-
-    return write
 
 
 def partition_account(partition: Partition, rows_in: int, counts: dict[str, int]) -> dict[str, Any]:
@@ -117,16 +59,50 @@ def partition_account(partition: Partition, rows_in: int, counts: dict[str, int]
 
 
 def write_accounting(accounts: list[dict[str, Any]], out_dir: Path) -> dict[str, Any]:
-    """Write `accounting.parquet` and `accounting.json`; return the summary of all partitions."""
+    """Write the accounting into `out_dir`; return the summary of all partitions.
+
+    `accounting.parquet` (ACCOUNTING_SCHEMA) and `holes.parquet` (HOLES_SCHEMA) are for programs, `accounting.md` for
+    people, `accounting.json` is the summary.
+    """
     rows = [
         {"venue": a["venue"], "symbol": a["symbol"], "date": a["date"], "rule": rule, "rows": count}
         for a in accounts
         for rule, count in ({KEPT: a["rows_kept"]} | a["by_rule"]).items()
     ]
-    table = pa.Table.from_pylist(rows, schema=ACCOUNTING_SCHEMA)
-    pq.write_table(table, out_dir / "accounting.parquet", compression="zstd", row_group_size=ROW_GROUP_ROWS)
+    pq.write_table(pa.Table.from_pylist(rows, ACCOUNTING_SCHEMA), out_dir / "accounting.parquet", compression="zstd")
+    holes = [
+        {name: a[name] for name in ("venue", "symbol", "date")} | hole for a in accounts for hole in a.get("holes", [])
+    ]
+    pq.write_table(pa.Table.from_pylist(holes, HOLES_SCHEMA), out_dir / "holes.parquet", compression="zstd")
     totals = {name: sum(a["by_rule"].get(name, 0) for a in accounts) for name in RULES}
-    summary = {name: sum(a[name] for a in accounts) for name in ("rows_in", "rows_kept", "rows_quarantined")}
-    summary |= {"by_rule": {name: rows for name, rows in totals.items() if rows}, "partitions": accounts}
+    summary: dict[str, Any] = {
+        name: sum(a[name] for a in accounts) for name in ("rows_in", "rows_kept", "rows_quarantined")
+    }
+    partitions = [{**a, "holes": len(a.get("holes", []))} for a in accounts]
+    summary |= {"by_rule": {name: rows for name, rows in totals.items() if rows}, "holes": len(holes)}
+    summary |= {"partitions": partitions}
     (out_dir / "accounting.json").write_text(json.dumps(summary, indent=1) + "\n")
+    (out_dir / "accounting.md").write_text(_as_markdown(summary))
     return summary
+
+
+def _as_markdown(summary: dict[str, Any]) -> str:
+    """One line a symbol and day, one column a rule that caught anything, and the notes below."""
+    rules = list(summary["by_rule"])
+    head = ["venue", "symbol", "date", "rows in", "kept", "quarantined", *rules, "holes"]
+    lines = ["| " + " | ".join(head) + " |", "| " + " | ".join(["---"] * 3 + ["---:"] * (len(head) - 3)) + " |"]
+    total = {"venue": "all", "symbol": "", "date": "", **summary}
+    for row in [*summary["partitions"], total]:
+        numbers = [row[name] for name in ("rows_in", "rows_kept", "rows_quarantined")]
+        numbers += [row["by_rule"].get(name, 0) for name in rules] + [row["holes"]]
+        cells = [row["venue"], row["symbol"], row["date"], *(f"{number:,}" for number in numbers)]
+        lines.append("| " + " | ".join(cells) + " |")
+    notes = [
+        f"* {row['venue']}:{row['symbol']} {row['date']}: {name} {value:,}"
+        for row in summary["partitions"]
+        for name, value in row.get("notes", {}).items()
+    ]
+    meanings = [f"* {name}: {RULES[name]}." for name in rules]
+    blocks = ["# Rows in = rows kept + rows quarantined", "\n".join(lines)]
+    blocks += ["## Notes\n\n" + "\n".join(notes)] * bool(notes) + ["## Rules\n\n" + "\n".join(meanings)] * bool(rules)
+    return "\n\n".join(blocks) + "\n"

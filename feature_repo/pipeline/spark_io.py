@@ -1,4 +1,4 @@
-"""Reads event files with Spark in the order of the file, and writes a frame as one Parquet file with Spark's own writer.
+"""Reads event files with Spark in the order of the file, and writes a frame as one Parquet file with its own writer.
 
 Spark's writer makes a folder of part files with names drawn at random. Here a frame becomes one file under the name it
 is asked for: one task writes one part, which is moved into place once it is whole. The part's bytes depend on the rows
