@@ -125,7 +125,7 @@ def tick_units(file: DbnFile, symbol: str, day: str, request: IngestRequest) -> 
     if len(prices) < TICK_PRICES:
         raise InputError(
             f"{file.path}: {len(prices)} different prices of {symbol} among its first records, {TICK_PRICES} are "
-            "wanted to tell the tick size; set the option tick_size"
+            "wanted to tell the tick size; set the option tick_size, or ask for --symbols without it"
         )
     return int(np.gcd.reduce(np.array(sorted(prices), np.int64)))
 

@@ -116,6 +116,11 @@ class ItchReader:
                 f"{path}: ends after {scan.counts[kernel.MESSAGES]:,} messages without the last one (system event C): "
                 "it is cut off; fetch the file again, or set the option partial=1 for an excerpt"
             )
+        if not sequence:
+            raise InputError(
+                f"{path}: ends before the first message of {plan.partition.symbol} at or after {OPENS} New York; "
+                "leave this symbol or day out"
+            )
         scan.account(count)
 
 
@@ -152,7 +157,8 @@ class _Scan:
                 raise self._error(2, "bytes follow the end of the session")
         if rest and not ended:
             raise self._error(0, f"the file is cut off, {len(rest)} bytes are no whole message")
-        if self._folding:
+        self.counts[kernel.FINISHED] |= ended
+        if self._folding and self.counts[kernel.FINISHED]:  # an excerpt may end before the open
             yield from self._opened()
 
     def account(self, count: ReadCount) -> None:

@@ -87,60 +87,61 @@ def scan(data, at, locate, midnight_ns, boundary_ns, folding, lengths, keys, row
 
 @njit(cache=True)
 def _apply(data, at, kind, ts, keys, rows, state, out, n, counts):
-    """Apply the stock's message at byte `at` to the table and write its events; gives the number of the next one.
-
-    Of an order that is not alive the side and price are not known: such an event is flagged SUSPICIOUS.
-    """
+    """Apply the stock's message at byte `at` to the table and write its events; gives the number of the next one."""
+    what, flags, side = 0, _LAST, np.int64(NO_SIDE)
+    order, price, shares = np.int64(0), np.int64(0), np.int64(0)
     if kind == _A or kind == _F:
-        side = SELL if data[at + 19] == _SELL_ORDER else BUY
+        what, side = _ADD, np.int64(SELL if data[at + 19] == _SELL_ORDER else BUY)
         order, shares, price = _number(data, at + 11, 8), _number(data, at + 20, 4), _number(data, at + 32, 4)
-        put(keys, rows, state, order, side, price, shares)
-        if shares <= 0:  # nothing rests; the event stays for cleaning to judge
-            take(keys, rows, state, find(keys, rows, order), shares)
-        return emit(out, n, ts, _ADD, _LAST, side, price, shares, order, ts)
-    if kind == _E or kind == _C or kind == _X or kind == _D or kind == _U:
-        return _change(data, at, kind, ts, keys, rows, state, out, n)
-    if kind == _P:  # its side is always B since July 2014 and says nothing
+        if shares > 0:  # else nothing rests, and the event stays for cleaning to judge
+            put(keys, rows, state, order, side, price, shares)
+    elif kind == _E or kind == _C or kind == _X or kind == _D or kind == _U:
+        what, flags, side, price, shares, order = _change(data, at, kind, keys, rows, state)
+        if kind == _U:
+            n = emit(out, n, ts, what, flags & ~_LAST, side, price, shares, order, ts)
+            what, order = _ADD, _number(data, at + 19, 8)
+            shares, price = _number(data, at + 27, 4), _number(data, at + 31, 4)
+            if side != NO_SIDE and shares > 0:
+                put(keys, rows, state, order, side, price, shares)
+    elif kind == _P:  # its side is always B since July 2014 and says nothing
+        what, flags = _TRADE, _LAST | _HIDDEN
         price, shares = _number(data, at + 32, 4), _number(data, at + 20, 4)
-        return emit(out, n, ts, _TRADE, _LAST | _HIDDEN, NO_SIDE, price, shares, 0, ts)
-    if kind == _Q:
+    elif kind == _Q:
         shares, price = _number(data, at + 11, 8), _number(data, at + 27, 4)
-        if shares == 0:  # a cross in which nothing was matched
-            return n
-        return emit(out, n, ts, _TRADE, _LAST | _HIDDEN, NO_SIDE, price, shares, 0, ts)
-    if kind == _B:
-        return emit(out, n, ts, _TRADE, _LAST | _BROKEN, NO_SIDE, 0, 0, 0, ts)
-    if kind == _H or kind == _h:
-        halted = data[at + 19] != _T if kind == _H else data[at + 20] == _H
-        counts[HALTED] = 1 if halted else 0
-        if halted:
-            return emit(out, n, ts, _HALT, _LAST, NO_SIDE, 0, 0, 0, ts)
-    return n
+        if shares != 0:  # else a cross in which nothing was matched
+            what, flags = _TRADE, _LAST | _HIDDEN
+    elif kind == _B:
+        what, flags = _TRADE, _LAST | _BROKEN
+    elif kind == _H or kind == _h:
+        counts[HALTED] = 1 if (data[at + 19] != _T if kind == _H else data[at + 20] == _H) else 0
+        what = _HALT if counts[HALTED] else 0
+    if what == 0:
+        return n
+    return emit(out, n, ts, what, flags, side, price, shares, order, ts)
 
 
 @njit(cache=True)
-def _change(data, at, kind, ts, keys, rows, state, out, n):
-    """What becomes of an order that rests: executed (E, C), cancelled in part (X) or whole (D), replaced (U)."""
+def _change(data, at, kind, keys, rows, state):
+    """What an order loses that is executed (E, C), cancelled in part (X) or whole (D), or replaced (U).
+
+    Gives kind, flags, side, price, size and number of the event. Side and price of an order that is not alive are not
+    known: the event is flagged SUSPICIOUS.
+    """
     order = _number(data, at + 11, 8)
+    shares = np.int64(0) if kind == _D or kind == _U else _number(data, at + 19, 4)
+    what, flags, side, price = _CANCEL, _LAST | _DOUBT, np.int64(NO_SIDE), np.int64(0)
     slot = find(keys, rows, order)
-    doubt = _LAST | (_DOUBT if slot < 0 else 0)
-    side = rows[slot, SIDE] if slot >= 0 else NO_SIDE
-    price = rows[slot, PRICE] if slot >= 0 else np.int64(0)
-    rest = rows[slot, SIZE] if slot >= 0 else np.int64(0)
-    shares = rest if kind == _D or kind == _U else _number(data, at + 19, 4)
     if slot >= 0:
+        flags, side, price = _LAST, rows[slot, SIDE], rows[slot, PRICE]
+        if kind == _D or kind == _U:
+            shares = rows[slot, SIZE]
         take(keys, rows, state, slot, shares)
-    if kind == _E:
-        return emit(out, n, ts, _TRADE, doubt, -side, price, shares, order, ts)
-    if kind == _C and data[at + 31] != _NO:
-        return emit(out, n, ts, _TRADE, doubt, -side, _number(data, at + 32, 4), shares, order, ts)
-    if kind != _U:  # X, D, and C that is not to be printed: a cross reports its volume as a whole
-        return emit(out, n, ts, _CANCEL, doubt, side, price, shares, order, ts)
-    n = emit(out, n, ts, _CANCEL, doubt & ~_LAST, side, price, rest, order, ts)
-    order, shares, price = _number(data, at + 19, 8), _number(data, at + 27, 4), _number(data, at + 31, 4)
-    if slot >= 0 and shares > 0:
-        put(keys, rows, state, order, side, price, shares)
-    return emit(out, n, ts, _ADD, doubt, side, price, shares, order, ts)
+    # C that is not to be printed only cancels: a cross reports its volume as a whole.
+    if kind == _E or (kind == _C and data[at + 31] != _NO):
+        what, side = _TRADE, -side
+        if kind == _C:
+            price = _number(data, at + 32, 4)
+    return what, flags, side, price, shares, order
 
 
 @njit(cache=True)

@@ -252,11 +252,18 @@ def test_itch_when_the_name_has_no_date_then_the_option_gives_it(tmp_path):
 
 
 def test_itch_when_the_day_is_not_ended_then_refused_unless_it_is_called_partial(tmp_path):
-    write(tmp_path, opened(), end=False)
+    write(tmp_path, opened().delete(ABC, NOON, 1), end=False)
     message = refusal(tmp_path)
     assert NAME in message and "without the last one" in message
     table, _ = read(tmp_path, partial=1)
-    assert len(table) == 2
+    assert len(table) == 3
+    write(tmp_path, opened(), end=False)
+    assert "ends before the first message of ABC at or after 09:30:00" in refusal(tmp_path, partial=1)
+
+
+def test_itch_when_the_session_is_marked_as_ended_then_the_file_is_whole(tmp_path):
+    (tmp_path / NAME).write_bytes(opened().content(end_mark=True))
+    assert len(read(tmp_path)[0]) == 2
 
 
 @pytest.mark.parametrize(
