@@ -27,7 +27,8 @@ def write_report(report: dict[str, Any], path: Path) -> None:
         lines += ["## Set aside", "", *_table(("venue", "symbol", "date", "expectation", "rows"), rows), ""]
         warnings = [check for check in checks if not check["success"] and check["severity"] != "critical"]
         lines += [*(f"- {sentence(check)}" for check in warnings), ""]
-    columns = ("rows", "session_coverage", "quarantine_share", "book_known_share", "crossed_share")
+    telling = ("rows", "session_coverage", "quarantine_share", "book_known_share", "crossed_share", "book_valid_share")
+    columns = [name for name in telling if name in partitions[0]]
     shown = [(item["partition"], *(_figure(item[name]) for name in columns)) for item in partitions[:_SHOWN]]
     lines += ["## Symbol-days", "", *_table(("symbol-day", *columns), shown), ""]
     if len(partitions) > _SHOWN:

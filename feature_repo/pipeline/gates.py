@@ -15,6 +15,9 @@ from feature_repo.pipeline.profiling import DATASETS
 
 DEFAULT_FILE = Path(__file__).with_name("gates.yaml")
 STOP, QUARANTINE = "stop", "quarantine"
+FEATURES_DATASET = "features"
+"""What the features' own gate is called where a limit names the datasets that it is for."""
+
 _SECTIONS = ("trailing", "sample", "lawful_rules", "expectations", "venues", "instruments")
 _LIMIT_KEYS = ("min", "max", "severity", "reason", "datasets")
 
@@ -160,6 +163,7 @@ def _overrides(path: Path, where: str, base: Mapping[str, Limit], entry: Any) ->
 def _limit(path: Path, where: str, base: Limit, entry: Any) -> Limit:
     if not isinstance(entry, dict):
         raise InputError(f"{path}: {where} holds {entry!r}, wanted a mapping of {', '.join(_LIMIT_KEYS)}")
+    known = {*DATASETS, FEATURES_DATASET}
     for key, value in entry.items():
         if key not in _LIMIT_KEYS:
             raise InputError(f"{path}: {where}.{key} is unknown; keys: {', '.join(_LIMIT_KEYS)}")
@@ -168,8 +172,8 @@ def _limit(path: Path, where: str, base: Limit, entry: Any) -> Limit:
             raise InputError(f"{path}: {where}.{key} is {value!r}, wanted a number or nothing")
         if key == "severity" and value not in (STOP, QUARANTINE):
             raise InputError(f"{path}: {where}.severity is {value!r}, wanted {STOP} or {QUARANTINE}")
-        if key == "datasets" and not (isinstance(value, list) and value and set(value) <= set(DATASETS)):
-            raise InputError(f"{path}: {where}.datasets is {value!r}, wanted some of {', '.join(DATASETS)}")
+        if key == "datasets" and not (isinstance(value, list) and value and set(value) <= known):
+            raise InputError(f"{path}: {where}.datasets is {value!r}, wanted some of {', '.join(sorted(known))}")
     changes = {**entry, **({"datasets": tuple(entry["datasets"])} if "datasets" in entry else {})}
     limit = replace(base, **changes)
     if limit.min is None and limit.max is None:

@@ -76,6 +76,13 @@ def validate(
             progress(len(profiled), len(partitions), "partitions")
         rows = _profile_rows(profiled, _quarantined(silver_dir), gates)
         checks = _check(profiled, rows, gates, out_dir)
+    return conclude(partitions, rows, checks, out_dir)
+
+
+def conclude(
+    partitions: list[Partition], rows: dict[str, dict[str, Any]], checks: list[dict[str, Any]], out_dir: Path
+) -> dict[str, Any]:
+    """Write what the checks found, and return the summary or raise GateFailedError; `rows` are the profile table."""
     excluded, stops = _verdict(partitions, rows, checks)
     summary = {
         "success": not stops,

@@ -56,7 +56,7 @@ def profile_suite(name: str, limits: Sequence[Limit]) -> ExpectationSuite:
                     min_value=limit.min,
                     max_value=limit.max,
                     severity=severity_of(limit),
-                    description=_description(limit),
+                    description=description(limit),
                 )
                 for limit in limits
             ),
@@ -91,7 +91,7 @@ def event_suite(name: str, dataset: str) -> ExpectationSuite:
     )
 
 
-def _description(limit: Limit) -> str:
+def description(limit: Limit) -> str:
     """What the Data Docs show of an expectation: they leave out its severity, so that it is said here."""
     least = [] if limit.min is None else [f"at least {limit.min:g}"]
     most = [] if limit.max is None else [f"at most {limit.max:g}"]

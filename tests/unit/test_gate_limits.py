@@ -4,6 +4,7 @@ import pytest
 
 from feature_repo.errors import InputError
 from feature_repo.lake import Partition
+from feature_repo.pipeline.feature_gate import FEATURE_COLUMNS
 from feature_repo.pipeline.gates import QUARANTINE, STOP, load_gates
 from feature_repo.pipeline.profiling import DATASETS
 from feature_repo.pipeline.suites import PROFILE_COLUMNS
@@ -23,9 +24,12 @@ def test_gates_when_loaded_then_every_limit_is_of_a_column_and_says_why():
     gates = load_gates()
     overrides = [limit for part in (gates.venues, gates.instruments) for own in part.values() for limit in own.values()]
     for limit in [*gates.expectations.values(), *overrides]:
-        assert limit.column in PROFILE_COLUMNS and limit.reason and limit.severity in (STOP, QUARANTINE)
-    judged = set(gates.expectations) | {"partition", "dataset", "schema_problem", "book_fault"}
-    assert judged == set(PROFILE_COLUMNS)  # no figure is taken and not judged
+        assert limit.reason and limit.severity in (STOP, QUARANTINE)
+    # no figure is taken and not judged, and none judged that is not taken
+    judged = {name for name, limit in gates.expectations.items() if "features" not in limit.datasets}
+    assert judged | {"partition", "dataset", "schema_problem", "book_fault"} == set(PROFILE_COLUMNS)
+    judged = {limit.column for limit in gates.limits("NOWHERE", "features")}
+    assert judged | {"partition", "schema_problem", "rows", "where"} == set(FEATURE_COLUMNS)
     assert all(gates.limits("NOWHERE", dataset) for dataset in DATASETS)
 
 
@@ -74,7 +78,7 @@ def test_gates_when_an_own_file_is_given_then_it_lies_over_the_platforms_key_by_
         ("expectations: {rows: {min: null}}", "expectations.rows has neither min nor max"),
         ("expectations: {rows: {min: 9, max: 3}}", "expectations.rows: min 9 exceeds max 3"),
         ("expectations: {rows: {severity: warn}}", "severity is 'warn', wanted stop or quarantine"),
-        ("expectations: {rows: {datasets: [candles]}}", r"datasets is \['candles'\], wanted some of orders, depth"),
+        ("expectations: {rows: {datasets: [candles]}}", r"datasets is \['candles'\], wanted some of depth, features"),
         ("venues: {V: {rows: {min: 3}}}", "venues.V.rows gives no reason"),
         ("venues: {V: {rowz: {min: 3, reason: r}}}", "venues.V.rowz is no expectation"),
         ("venues: {V: 3}", "venues.V holds 3, wanted a mapping"),
