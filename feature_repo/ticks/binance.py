@@ -125,6 +125,12 @@ class BinanceReader:
             if len(events):
                 yield event_batch(events, sequence)
             sequence += len(events)
+        if not sequence:
+            reasons = ", ".join(f"{rows:,} x {reason}" for reason, rows in count.skipped.get(path.name, {}).items())
+            raise InputError(
+                f"{path}: empty session, no event of {plan.partition.symbol} in {count.total:,} lines"
+                f"{f' ({reasons})' if reasons else ''}; fetch the file again or leave this day out of --from/--to"
+            )
 
 
 class _ExchangeClock:

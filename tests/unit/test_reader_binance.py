@@ -271,6 +271,12 @@ def test_reader_binance_when_streams_have_no_market_event_then_skipped_by_reason
     assert skipped(count) == {"stream markPrice": 2, "stream depth20": 1, "symbol ETHUSDT": 1, "no market message": 1}
 
 
+def test_reader_binance_when_no_line_gives_an_event_then_refused_with_file_and_reasons(tmp_path):
+    dump(tmp_path, {"result": None, "id": 1}, stream("trade", {}, symbol="ETHUSDT"))
+    text = refusal(tmp_path)
+    assert f"{USDM}: empty session, no event of BTCUSDT in 2 lines (1 x no market message, 1 x symbol ETHUSDT)" in text
+
+
 def test_reader_binance_when_price_lies_between_ticks_then_nearest_and_flagged(tmp_path):
     dump(tmp_path, trade("100.04"), trade("100.06"), trade("100.1000"))
     events, _ = read(tmp_path)
