@@ -50,7 +50,9 @@ class Rows:
     def refuse(self, at: int, column: str, wanted: str) -> NoReturn:
         """Raise InputError about the value of a column."""
         value = str(self.batch.column(column)[at].as_py())
-        raise InputError(f"{self.path}: row {self.numbers[at]}: {column} is {value[:60]!r}, {wanted}")
+        raise InputError(
+            f"{self.path}: row {self.numbers[at]}: {column} is {value[:60]!r}, {wanted}; see {MAPPING_FILE}"
+        )
 
     def texts(self, column: str) -> tuple[list[str], np.ndarray]:
         """Distinct values of a column as text, and which of them each row has."""
@@ -66,7 +68,7 @@ class Rows:
         unknown = [at for at, value in enumerate(known) if value is None]
         bad = np.flatnonzero(np.isin(index, unknown))
         if len(bad):
-            self.refuse(int(bad[0]), column, f"one of {sorted(meaning)} is wanted ({MAPPING_FILE} lists them)")
+            self.refuse(int(bad[0]), column, f"one of {sorted(meaning)} is wanted")
         return np.array([value or 0 for value in known], np.int64)[index]
 
     def integers(self, column: str) -> np.ndarray:
@@ -234,7 +236,7 @@ def _csv(path: Path, spec: FileSpec, kinds: dict[str, pa.DataType]) -> Iterator[
                 said = f"row {found[2]}: column {names[int(found[1])]!r}: {found[3][:300]}"
             else:
                 said = f"not readable as CSV ({str(error)[:300]})"
-            raise InputError(f"{path}: {said}") from error
+            raise InputError(f"{path}: {said}; fetch the file again, or correct {MAPPING_FILE}") from error
 
 
 def _header(stream: IO[bytes], path: Path, spec: FileSpec) -> list[str]:
