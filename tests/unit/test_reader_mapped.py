@@ -2,6 +2,7 @@ import textwrap
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from mapped_files import BERLIN, FILE, INSTRUMENT, ORDERS, QUOTES, TRADES, TS, folder, plans, read, trades
 
@@ -12,6 +13,7 @@ from feature_repo.ticks.mapped import MappedReader
 from feature_repo.ticks.mapped_spec import load_mapping
 from feature_repo.ticks.merging import merge_in_time
 from feature_repo.ticks.reader import IngestRequest, ReadCount
+from feature_repo.ticks.registry import get_reader
 from feature_repo.ticks.schema import EVENT_SCHEMA, Flag, Kind, Side
 
 
@@ -291,3 +293,33 @@ def test_reader_mapped_when_it_is_ingested_then_every_row_is_accounted_for(tmp_p
     summary = ingest(IngestRequest("mapped", data), out)
     assert summary["vendor_rows"] == summary["rows"] == 2
     assert [item["path"] for item in summary["inputs"]] == ["B_20240503.csv", FILE]
+
+
+def test_reader_mapped_when_real_lobster_messages_are_mapped_then_new_orders_equal_its_own_reader_s(
+    tmp_path, real_data
+):
+    name = "AMZN_2012-06-21_34200000_57600000_message_1.csv.gz"
+    spec = {
+        "path": "{symbol}_{date}_34200000_57600000_message_1.csv.gz",
+        "kind": "orders",
+        "header": ["time", "type", "id", "size", "price", "direction"],
+        "time": {"column": "time", "unit": "s", "since": "midnight", "timezone": "America/New_York"},
+        "columns": {"action": "type", "order_id": "id", "side": "direction", "price": "price", "size": "size"},
+        "price_unit": 0.0001,
+        "actions": {1: "add", 2: "cancel", 3: "cancel", 4: "trade", "*": "skip"},
+        "sides": {1: "buy", -1: "sell"},
+        "trade_side": "resting",
+    }
+    (tmp_path / name).symlink_to(real_data / "lobster" / name)
+    events, count = read(folder(tmp_path, [spec], instrument={**INSTRUMENT, "venue": "NASDAQ", "currency": "USD"}))
+    assert count.vendor_rows == {name: 57_515}
+    assert len(events["kind"]) == 57_515 - count.skipped[name]["an action that the mapping skips"]
+    reader, own = get_reader("lobster"), []
+    for plan in reader.plan(IngestRequest("lobster", real_data / "lobster", ("AMZN",))):
+        own += reader.read(plan, ReadCount())
+    columns = ("ts_event_ns", "side", "price_ticks", "size", "order_id")
+    wanted = pa.Table.from_batches(own).filter(pc.field("kind") == int(Kind.ADD)).select(columns).to_pydict()
+    added = np.array(events["kind"]) == Kind.ADD
+    assert added.sum() > 20_000
+    for column in columns:
+        assert np.array_equal(np.array(events[column])[added], wanted[column]), column
