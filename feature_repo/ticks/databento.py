@@ -26,6 +26,7 @@ of the prices among the first records. Sources: Databento, 'Market by order', 'O
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, date, datetime, time
 from typing import Any
 
@@ -144,7 +145,7 @@ def _events(plan: PartitionPlan, count: ReadCount) -> Iterator[EventColumns]:
             if not len(chosen.raw):
                 continue
             if file.schema == "mbo":
-                yield from orders.events(chosen)
+                yield from orders.events(_fold_before(chosen, _utc_ns(day), count, stream) if continued else chosen)
             elif file.schema == "mbp-10":
                 yield level_events(chosen, units, stream.counts)
             elif file.schema == "trades":
@@ -215,7 +216,7 @@ def _choose(found: Records, file: DbnFile, plan: PartitionPlan, count: ReadCount
         kept = found.recv_ns < day_ns + 86_400 * NS
         if file.schema != "mbo":  # of orders those that still rest are wanted
             kept &= found.recv_ns >= day_ns
-        count.skip(name, "received on another day", int(np.count_nonzero(~kept)))
+        count.leave(name, int(np.count_nonzero(~kept)))
     publishers = np.unique(found.raw["publisher"][kept])
     if "publisher" in plan.options:
         own = found.raw["publisher"] == int(plan.options["publisher"])
@@ -229,6 +230,15 @@ def _choose(found: Records, file: DbnFile, plan: PartitionPlan, count: ReadCount
     if kept.all():
         return found
     return found.take(kept)
+
+
+def _fold_before(found: Records, day_ns: int, count: ReadCount, stream: RecordStream) -> Records:
+    """Records of earlier days end before this one, whatever their clocks; they are those days' own in the count."""
+    earlier = found.recv_ns < day_ns
+    rows = int(np.count_nonzero(earlier))
+    count.leave(stream.path.name, rows)
+    stream.counts[kernel.FOLDED] -= rows
+    return replace(found, ts_ns=np.where(earlier, np.minimum(found.ts_ns, day_ns - 1), found.ts_ns))
 
 
 def _require_options(request: IngestRequest) -> None:

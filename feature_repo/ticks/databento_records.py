@@ -80,7 +80,7 @@ class RecordStream:
 
     def __init__(self, path: Path, layout: Layout, instrument: int, start: int) -> None:
         """`start` is the first byte after the metadata."""
-        self._path, self._layout, self._instrument, self._offset = path, layout, instrument, start
+        self.path, self._layout, self._instrument, self._offset = path, layout, instrument, start
         self._others, self.counts = np.zeros(256, np.int64), np.zeros(6, np.int64)
         self._read = 0
 
@@ -106,9 +106,9 @@ class RecordStream:
 
     def account(self, count: ReadCount) -> None:
         """Count all records, and those that are no events of the instrument by reason."""
-        name, others = self._path.name, int(self.counts[kernel.OTHERS])
+        name, others = self.path.name, int(self.counts[kernel.OTHERS])
         count.add(name, self._read + others + int(self._others.sum()))
-        count.skip(name, "another instrument's record", others)
+        count.leave(name, others)
         for rtype in np.flatnonzero(self._others).tolist():
             count.skip(name, f"record type {rtype:#04x}: {_TYPES.get(rtype, 'not read')}", int(self._others[rtype]))
         count.skip(name, "fill (F): the cancel or modify that follows takes the lots", int(self.counts[kernel.FILLS]))
@@ -139,7 +139,7 @@ class RecordStream:
         return f"a record of type {data[1]} is {int(data[0]) * 4} bytes long, {wanted}"
 
     def _error(self, at: int, what: str) -> InputError:
-        return InputError(f"{self._path}: byte {self._offset + at:,} of its content: {what}; fetch the file again")
+        return InputError(f"{self.path}: byte {self._offset + at:,} of its content: {what}; fetch the file again")
 
 
 def level_events(found: Records, units_per_tick: int, counts: NDArray[np.int64]) -> EventColumns:
