@@ -79,12 +79,16 @@ def _replay(kept, events, level, order, levels, orders, messages, grace_ns):
                 s = 0 if side[i] == BUY else 1
             at_level[o], at_side[o], left[o] = level[i], s, size[i]
             _add(lots, best, s, level[i], size[i])
-        elif (k == CANCEL or k == TRADE) and order_id[i] != 0 and o >= 0 and at_level[o] >= 0:
-            gone = min(size[i], left[o])
-            left[o] -= gone
-            _add(lots, best, at_side[o], at_level[o], -gone)
-            if left[o] == 0:
-                at_level[o] = -1
+        elif (k == CANCEL or k == TRADE) and order_id[i] != 0:
+            if o >= 0 and at_level[o] >= 0:
+                gone = min(size[i], left[o])
+                left[o] -= gone
+                _add(lots, best, at_side[o], at_level[o], -gone)
+                if left[o] == 0:
+                    at_level[o] = -1
+            elif level[i] >= 0 and side[i] != 0:  # of an order from before: its lots are among those at its price
+                resting = side[i] if k == CANCEL else -side[i]
+                _add(lots, best, 0 if resting == BUY else 1, level[i], -size[i])
         if messages and flags[i] & LAST == 0:
             continue
         crossed = best[0] >= 0 and best[1] < levels and best[0] >= best[1]

@@ -44,8 +44,8 @@ RULES: dict[str, str] = {
     "the next snapshot: it can be applied to no known book. The CLEAR stays, so that the book is unknown meanwhile, "
     "and each hole is listed in holes.parquet",
     "size_outlier": "the size is more than 1,000 times the day's 99th percentile (of the symbol's trades; of what "
-    "rests). The largest real blocks of AIG and BAC are 365 times theirs, of SHFE rebar 9 times; a size with a few "
-    "digits too many, or a price in its place, is beyond",
+    "rests). The largest real sizes are 365 times theirs among trades (a block of BAC) and 394 times among what rests "
+    "(a bid of Binance's far from the touch), of AIG 239, of SHFE rebar 9; a price in the size's place is beyond",
     "broken_snapshot": "a snapshot without its CLEAR or without the row flagged LAST: the book is not whole after it",
     "outlier_price": "the price stands off its neighbours before AND after, on the same side, by more than 3 "
     "standard deviations + gamma: Brownlees and Gallo, 'Financial econometric analysis at ultra-high frequency' "
