@@ -323,3 +323,19 @@ def test_reader_mapped_when_real_lobster_messages_are_mapped_then_new_orders_equ
     assert added.sum() > 20_000
     for column in columns:
         assert np.array_equal(np.array(events[column])[added], wanted[column]), column
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_reader_mapped_when_csv_has_another_separator_quotes_and_a_byte_order_mark_then_it_is_read(tmp_path, end):
+    text = "\ufeff" + end.join(['"time";"note";"price";"size"', f'"{TS}";"a;b";"1.25";"3"', f'{TS + 1};"";1.26;4'])
+    data = folder(tmp_path, [{**TRADES, "separator": ";", "quoted": True}], {FILE: text})
+    events, _ = read(data)
+    assert (events["ts_event_ns"], events["price_ticks"], events["size"]) == ([TS, TS + 1], [125, 126], [3, 4])
+
+
+def test_reader_mapped_when_csv_has_no_header_then_its_columns_are_named_by_the_mapping(tmp_path):
+    data = folder(
+        tmp_path, [{**TRADES, "header": ["size", "time", "price"]}], {FILE: f"3,{TS},1.25\n4,{TS + 1},1.26\n"}
+    )
+    events, count = read(data)
+    assert (events["price_ticks"], events["size"], count.total) == ([125, 126], [3, 4], 2)
