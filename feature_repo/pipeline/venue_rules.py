@@ -130,7 +130,7 @@ def _rule_names(value: Any, where: str) -> frozenset[str]:
     if not isinstance(value, list):
         raise InputError(f"{where}: holds {value!r}, wanted a list of rules")
     for name in value:
-        if name not in RULES:
+        if not isinstance(name, str) or name not in RULES:
             raise InputError(f"{where}: rule {name!r} is unknown; there are: {', '.join(RULES)}")
     return frozenset(value)
 
