@@ -71,7 +71,7 @@ def depth_streams(draw) -> list[tuple]:
         elif what == "gap":
             rows.append((ts, Kind.CLEAR, 0, 0, 3, 0, Flag.GAP))
         elif what == "quote":
-            rows.append((ts, Kind.QUOTE, side, price, size, draw(st.sampled_from([0, update])), 0))
+            rows.append((ts, Kind.QUOTE, side, price, size, draw(st.sampled_from([0, update, update + 1])), 0))
         elif what == "trade":
             rows.append((ts, Kind.TRADE, side, price, size, draw(st.sampled_from([0, order])), 0))
         else:

@@ -57,6 +57,7 @@ from feature_repo.pipeline.book_ladder import (
     UNKNOWN_ORDER,
     UNWHOLE,
     UPDATE,
+    WAITING,
     WHOLE,
     find_order,
     find_price,
@@ -75,6 +76,7 @@ LEVEL_MASK = int(Flag.LEVEL_MASK)
 BUY, SELL = int(Side.BUY), int(Side.SELL)
 FAULTED, NEEDS_ROOM, EMPTIED_ROW, EVENT_ROW = -2, -1, 1, 2
 """What `apply_live` answers."""
+ANY_SIZE = -1
 
 
 @njit(cache=True)
@@ -215,6 +217,7 @@ def _clear(memory, visible, index, orders, pages, ts, flags):
     memory[ORDERS], memory[LEVELS], memory[LEVELS + 1], memory[FAR], memory[FAR + 1] = 0, 0, 0, 0, 0
     memory[PENDING], memory[CLEARED_TS], memory[EMPTIED] = 1, ts, 0
     memory[DIRTY], memory[COMPLETE], memory[UPDATE] = 3, 1, 0
+    memory[WAITING], memory[WAITING + 3] = 0, 0
     memory[STANDING] = OPENING
     if flags & GAP:
         memory[STANDING] = HOLE
@@ -250,17 +253,29 @@ def _quote(memory, visible, side, price, size):
 
 @njit(cache=True, forceinline=True)
 def _compare(memory, index, pages, side, price, size, update, flags):
-    """A best quote beside a whole ladder: where it names the update that the ladder stands at, the two must agree."""
-    if update == 0 or update != memory[UPDATE] or not memory[COMPLETE]:
-        return
-    memory[COMPARED] += 1
+    """A best quote beside a whole ladder: at the update that it names, the two must agree.
+
+    A quote that names another update waits for the message of that number, until the next quote of its side.
+    """
     which = BIDS if side == BUY else ASKS
+    lots = ANY_SIZE if flags & NO_SIZE else size
+    if update != 0 and update == memory[UPDATE] and memory[COMPLETE]:
+        _compare_best(memory, index, pages, which, price, lots)
+        update = 0
+    waits = WAITING + 3 * which
+    memory[waits], memory[waits + 1], memory[waits + 2] = update, price, lots
+
+
+@njit(cache=True, forceinline=True)
+def _compare_best(memory, index, pages, which, price, lots):
+    """Count a comparison of a best quote with the ladder's best of the side, and whether they are equal."""
+    memory[COMPARED] += 1
     if memory[LEVELS + which] == 0:
-        memory[EQUAL] += size == 0
+        memory[EQUAL] += lots == 0
         return
     at = memory[BEST + which]
-    lots = pages[index[at >> BITS], which, at & SLOT]
-    memory[EQUAL] += price == memory[LOW] + at and (size == lots or flags & NO_SIZE != 0)
+    same_size = lots == ANY_SIZE or lots == pages[index[at >> BITS], which, at & SLOT]
+    memory[EQUAL] += same_size and price == memory[LOW] + at
 
 
 @njit(cache=True, forceinline=True)
@@ -277,6 +292,12 @@ def _depth(memory, visible, index, pages, side, price, size, update, flags):
     if not flags & LAST:
         return False
     memory[PENDING], memory[STANDING] = 0, WHOLE
+    for waits in (WAITING, WAITING + 3):
+        if update != 0 and memory[waits] == update:
+            _compare_best(
+                memory, index, pages, BIDS if waits == WAITING else ASKS, memory[waits + 1], memory[waits + 2]
+            )
+            memory[waits] = 0
     return show(memory, visible, index, pages)
 
 

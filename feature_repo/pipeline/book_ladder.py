@@ -33,7 +33,8 @@ PENDING, CLEARED_TS, EMPTIED, STARTED, LAST_TRADE, TICK_SIDE = range(8, 14)
 STANDING, DIRTY, UPDATE, COMPLETE, LOW, ANCHORED = range(14, 20)
 PAGES, ORDERS, LEVELS, BEST, FAR = 20, 21, 22, 24, 26  # from LEVELS on a pair each: bids, asks
 FAULT, FAULT_VALUE, ROW_TS, EMPTIED_TS, ROW_TRADE = 28, 29, 30, 31, 32  # the last: price, size, aggressor
-MEMORY = 35
+WAITING = 35  # by side: number, price and lots of a best quote that is ahead of the ladder, -1 lots: any
+MEMORY = 41
 
 NO_LADDER, OPENING, WHOLE, HOLE = 0, 1, 2, 3
 """What the ladder is: never filled, a snapshot that is being read, the whole book, unknown after a gap."""
@@ -49,7 +50,7 @@ class State(NamedTuple):
 
     memory: NDArray[np.int64]  # (MEMORY,)
     visible: NDArray[np.int32]  # (2, 4, K) the visible book, and the LEVEL snapshot that is being read
-    page_index: NDArray[np.int32]  # (WINDOW / 64,) page of each 64 prices, 0: none; then pages with lots by 64 pages, side
+    page_index: NDArray[np.int32]  # (WINDOW / 64,) page of each 64 prices, 0: none; then held pages by 64 pages, side
     orders: NDArray[np.int64]  # (C, 4) id (0: free place), side, price, lots; open-addressed, C is a power of two
     pages: NDArray[np.int64]  # (P, 2, 129) by side: lots of 64 prices, lots of known orders there, prices with lots
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from feature_repo.errors import InputError
 from feature_repo.lake import Partition
-from feature_repo.pipeline.books import BookBuilder, book_of, book_table, empty_book
+from feature_repo.pipeline.books import REPLAYED_COLUMNS, BookBuilder, book_of, book_table, empty_book
 from feature_repo.pipeline.kernels import FEATURES, compute_features
 from feature_repo.pipeline.spark_io import read_events, write_single
 from feature_repo.pipeline.volume_curve import DayVolume, VolumeCurve, buckets_of
@@ -58,7 +58,8 @@ def make_book(spark: SparkSession, events: Path, partition: Partition, instrumen
         facts |= {"rows": rows, "counts": asdict(builder.counts), "volume": volume.tolist()}
 
     schema = book_table(empty_book(depth)).schema
-    return _run(read_events(spark, events), work, schema, folder / BOOK_FILE)
+    needed = read_events(spark, events).select(*REPLAYED_COLUMNS)
+    return _run(needed, work, schema, events, folder / BOOK_FILE)
 
 
 def make_features(
@@ -88,7 +89,7 @@ def make_features(
     spark.conf.set("spark.sql.parquet.outputTimestampType", "TIMESTAMP_MICROS")
     nothing = np.zeros(0, np.int64), np.zeros((0, len(FEATURES)), np.float32), np.zeros(0, np.int8)
     rows = spark.read.schema(_ddl(book_schema)).parquet(str(book))
-    return _run(rows, work, features_table(partition, *nothing).schema, folder / FEATURES_FILE)
+    return _run(rows, work, features_table(partition, *nothing).schema, book, folder / FEATURES_FILE)
 
 
 def features_table(partition: Partition, ts_ns: np.ndarray, features: np.ndarray, valid: np.ndarray) -> pa.Table:
@@ -100,10 +101,13 @@ def features_table(partition: Partition, ts_ns: np.ndarray, features: np.ndarray
     return pa.table({**columns, "book_valid": valid})
 
 
-def _run(frame: DataFrame, work: Callable[[Batches, Facts], Batches], schema: pa.Schema, path: Path) -> Facts:
+def _run(
+    frame: DataFrame, work: Callable[[Batches, Facts], Batches], schema: pa.Schema, source: Path, path: Path
+) -> Facts:
     """Write what `work` makes of the frame's one partition as the file `path`; gives what it noted in its facts.
 
-    A refusal comes back as a fact: an exception would reach the driver wrapped in Spark's own.
+    A refusal comes back as a fact: an exception would reach the driver wrapped in Spark's own. Raises InputError where
+    `work` refused, or Spark cannot read `source`, the file of the frame.
     """
     facts_path = path.with_name(_FACTS_FILE)
 
@@ -115,7 +119,12 @@ def _run(frame: DataFrame, work: Callable[[Batches, Facts], Batches], schema: pa
             facts["error"] = str(error)
         facts_path.write_text(json.dumps(facts))
 
-    write_single(frame.mapInArrow(task, _ddl(schema)), path)
+    try:
+        write_single(frame.mapInArrow(task, _ddl(schema)), path)
+    except Exception as error:
+        if "FAILED_READ_FILE" not in str(error):
+            raise
+        raise InputError(f"{source}: damaged, Spark cannot read it; run the stage that wrote it again") from error
     facts = json.loads(facts_path.read_text())
     facts_path.unlink()
     if "error" in facts:

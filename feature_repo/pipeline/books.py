@@ -18,7 +18,7 @@ from feature_repo.ticks.schema import EVENT_SCHEMA, Kind
 MAX_PRICE_LEVELS = 1 << 22
 """Widest price range of one day's orders, in ticks; more means that an outlying price passed cleaning."""
 
-_REPLAYED = ("ts_event_ns", "kind", "side", "price_ticks", "size", "order_id", "flags")
+REPLAYED_COLUMNS = ("ts_event_ns", "kind", "side", "price_ticks", "size", "order_id", "flags")
 _SIDES = ("bid_px", "bid_sz", "ask_px", "ask_sz")
 
 
@@ -91,7 +91,7 @@ class BookBuilder:
 
     def add(self, events: pa.Table | pa.RecordBatch, last: bool = False) -> Book:
         """Rows that the next events (EVENT_SCHEMA) give; `last` says that none follow. Raises as `build_book`."""
-        ts_ns, *columns = (_read_only(events.column(field)) for field in _REPLAYED)
+        ts_ns, *columns = (_read_only(events.column(field)) for field in REPLAYED_COLUMNS)
         self._require_order(ts_ns)
         self._require_order_prices(columns[0], columns[2])
         most, depth = len(ts_ns) + 2, self._state.visible.shape[2]  # pages that no row touches are never made

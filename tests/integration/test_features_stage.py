@@ -103,7 +103,14 @@ def test_build_features_when_silver_is_damaged_then_names_the_file(silver, spark
     broken = tmp_path / "silver"
     shutil.copytree(silver, broken)
     path = sorted(broken.rglob("events.parquet"))[0]
-    path.write_bytes(path.read_bytes()[:-100])
+    whole = path.read_bytes()
+    damaged = bytearray(whole)
+    for at in range(2_000, len(whole) - 4_000, 50):  # the pages, not the footer
+        damaged[at] ^= 0xFF
+    path.write_bytes(damaged)
+    with pytest.raises(InputError, match=f"{path}: damaged, Spark cannot read it"):
+        build_features(broken, tmp_path, spark)
+    path.write_bytes(whole[:-100])
     with pytest.raises(InputError, match=f"{path}: not a readable event file"):
         build_features(broken, tmp_path, spark)
     pq.write_table(pa.table({"a": [1]}), path)

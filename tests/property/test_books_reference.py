@@ -18,7 +18,7 @@ class SlowBook:
         self.lots: dict[tuple[int, int], int] = {}  # all that rests by side and price
         self.known: dict[tuple[int, int], int] = {}  # of it, what may be of known orders
         self.state, self.cleared = "none", None  # none, opening, whole, hole; time of a clear that is still to show
-        self.quotes: dict[int, tuple[int, int]] = {}
+        self.waiting: dict[int, tuple[int, int, int]] = {}  # by side: update, price and lots of a quote ahead of it
         self.now: tuple = ((), ())
         self.update, self.complete = 0, True
         self.pending = False
@@ -60,7 +60,7 @@ class SlowBook:
 
     def settle(self) -> None:
         if self.cleared is not None:
-            self.now, self.quotes = ((), ()), {}
+            self.now = ((), ())
             self.rows.append((self.cleared, (), (), 0, 0))
             self.cleared = None
 
@@ -68,7 +68,7 @@ class SlowBook:
         if self.pending and self.cleared is not None and (ts > self.cleared or kind in (Kind.TRADE, Kind.QUOTE)):
             self.settle()
         if kind == Kind.CLEAR:
-            self.orders, self.lots, self.known, self.update, self.complete = {}, {}, {}, 0, True
+            self.orders, self.lots, self.known, self.update, self.complete, self.waiting = {}, {}, {}, 0, True, {}
             self.state, self.cleared, self.pending = "opening", ts, True
             if flags & Flag.GAP:
                 self.state = "hole"
@@ -88,6 +88,10 @@ class SlowBook:
             self.known[side, price] = min(size, self.known.get((side, price), 0))
             self.update, self.complete = order, bool(flags & Flag.LAST)
             if self.complete:
+                for ahead, (update, at, lots) in list(self.waiting.items()):
+                    if update == order:
+                        self.compare(ahead, at, lots)
+                        del self.waiting[ahead]
                 self.whole(ts)
         elif self.state == "hole":
             self.counts["unwhole"] += 1
@@ -118,15 +122,20 @@ class SlowBook:
     def quote(self, ts: int, side: int, price: int, size: int, update: int) -> None:
         if self.state == "whole":
             if update and update == self.update and self.complete:
-                self.counts["compared"] += 1
-                best = self.levels()[0 if side == 1 else 1][:1]
-                self.counts["equal"] += best == ((price, size),)
+                self.compare(side, price, size)
+                self.waiting.pop(side, None)
+            else:
+                self.waiting[side] = (update or -1, price, size)
             return
         sides = list(self.now)
         place = 0 if side == 1 else 1
         sides[place] = ((price, size), *sides[place][1:])
         self.now, self.pending = tuple(sides), False
         self.row(ts)
+
+    def compare(self, side: int, price: int, size: int) -> None:
+        self.counts["compared"] += 1
+        self.counts["equal"] += self.levels()[0 if side == 1 else 1][:1] == ((price, size),)
 
 
 def slow_book(rows: list[tuple]) -> SlowBook:

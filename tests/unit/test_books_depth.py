@@ -68,14 +68,17 @@ def test_book_when_quotes_stand_beside_a_whole_ladder_then_compares_those_of_the
         (2, Kind.QUOTE, BUY, 99, 5, 7, 0),  # equal
         (2, Kind.QUOTE, SELL, 101, 5, 7, 0),  # another size
         (2, Kind.QUOTE, SELL, 101, 1, 7, Flag.NO_SIZE),  # the vendor gives no size
-        (2, Kind.QUOTE, BUY, 90, 5, 8, 0),  # ahead of the ladder
         (2, Kind.QUOTE, BUY, 90, 5, 0, 0),  # no number
+        (2, Kind.QUOTE, SELL, 102, 5, 8, 0),  # ahead of the ladder, and wrong
         (3, Kind.DEPTH, BUY, 99, 4, 8, 0),
-        (3, Kind.QUOTE, BUY, 99, 4, 8, 0),  # inside the message: the ladder is not at 8 yet
+        (3, Kind.QUOTE, BUY, 99, 3, 8, 0),  # inside the message: compared at its end
+        (3, Kind.DEPTH, BUY, 99, 3, 8, LAST),
+        (4, Kind.QUOTE, BUY, 99, 1, 9, 0),  # of an update that never comes
+        (4, Kind.DEPTH, BUY, 99, 2, 10, LAST),
     ]
     book, counts = build_book(events(rows), 1)
-    assert (counts.quotes_compared, counts.quotes_equal) == (3, 2)
-    assert best(book) == [(99, 5, 101, 6)]
+    assert (counts.quotes_compared, counts.quotes_equal) == (5, 3)
+    assert best(book) == [(99, 5, 101, 6), (99, 3, 101, 6), (99, 2, 101, 6)]
 
 
 def test_book_when_depth_says_less_than_the_orders_then_shows_depth_and_never_falls_below_none():
