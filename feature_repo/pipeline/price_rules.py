@@ -17,6 +17,7 @@ from feature_repo.pipeline.rule_kernels import (
     GAP,
     LAST,
     LEVEL,
+    PASS,
     QUOTE,
     REPLACE,
     SELL,
@@ -245,7 +246,7 @@ def repeated_snapshots(rule, events, member, facts, duplicate):
 def mark_snapshots(rule, member, verdict, duplicate):
     """Every member of a snapshot gets its verdict (0: kept); a repeated row inside one goes alone."""
     for i in range(len(rule)):
-        if member[i] >= 0 and rule[i] != duplicate:
+        if member[i] >= 0 and rule[i] != duplicate and rule[i] != PASS:
             rule[i] = verdict[member[i]]
 
 
