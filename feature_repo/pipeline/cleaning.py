@@ -26,7 +26,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from feature_repo.errors import InputError
+from feature_repo.errors import InputError, ShortfallError
 from feature_repo.lake import Partition, list_partitions
 from feature_repo.parts import Part, Parts, parts_or_scratch, read_index, write_index
 from feature_repo.pipeline.accounting import EVENTS_FILE, KEPT, partition_account, write_accounting
@@ -47,7 +47,8 @@ _FINDINGS = pa.schema(
     + [(f"value{k}", pa.int64()) for k in range(4)]
     + [("name", pa.string())]
 )
-"""What pass 1 gives back: verdicts (sequence, rule), holes (sequence, values), notes (name, value0), order (value0)."""
+"""What pass 1 gives back: verdicts (sequence, rule), holes (sequence, values), notes (name, value0), and the order:
+value0 says whether the kept rows are in order, value1 is a sequence that stands twice (-1: none)."""
 _HOLE_VALUES = ("from_ns", "missing", "until_ns", "rows_lost")
 _FINDINGS_SPARK = (
     "what byte, sequence long, rule short, " + ", ".join(f"value{k} long" for k in range(4)) + ", name string"
@@ -164,10 +165,18 @@ def _clean_partition(task: _Task, spark: SparkSession, folder: Path) -> dict[str
     judged = partial(_findings, rules=task.rules, windows_ns=task.windows_ns, auctions_ns=task.auctions_ns)
     found = events.mapInArrow(judged, _FINDINGS_SPARK).toArrow()
     what = {number: found.filter(pc.equal(found["what"], number)) for number in (_VERDICT, _HOLE, _NOTE, _ORDER)}
-    in_order = bool(what[_ORDER]["value0"][0].as_py())
+    in_order, repeated = (what[_ORDER][name][0].as_py() for name in ("value0", "value1"))
+    if repeated >= 0:
+        raise InputError(f"{task.path}: sequence {repeated} stands twice, rows cannot be told apart; run ingest again")
     verdicts = _broadcast(spark, what[_VERDICT])
-    _write_rows(events, verdicts, in_order, folder)
+    _write_rows(events, verdicts, bool(in_order), folder)
     counts = _count_written(folder)
+    written = sum(counts.values()) - counts[KEPT]
+    if written != what[_VERDICT].num_rows:
+        raise ShortfallError(
+            f"{task.path}: {what[_VERDICT].num_rows} rows were judged unfit but {written} are in quarantine; this is a "
+            "fault in cleaning, nothing is published"
+        )
     holes = [
         {"sequence": row["sequence"], **{name: row[f"value{k}"] for k, name in enumerate(_HOLE_VALUES)}}
         for row in what[_HOLE].to_pylist()
@@ -196,7 +205,7 @@ def _findings(
     values = np.zeros((rows + more, 4), np.int64)
     values[rows : rows + len(found.holes)] = found.holes[:, 1:]
     values[rows + len(found.holes) : -1, 0] = list(found.notes.values())
-    values[-1, 0] = found.in_order
+    values[-1, 0], values[-1, 1] = found.in_order, found.repeated
     yield pa.RecordBatch.from_arrays(
         [
             pa.array(what),

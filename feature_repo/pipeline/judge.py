@@ -28,6 +28,7 @@ class Judgement:
     holes: NDArray[np.int64]  # (h, 5): sequence, from_ns, missing updates, until_ns or -1, rows lost
     notes: dict[str, int]  # what is worth telling though no row went for it
     in_order: bool  # the kept rows are sorted by (ts_event_ns, sequence) as they stand in the file
+    repeated: int = -1  # a sequence that stands twice, so that nothing was judged; -1: none
 
 
 def to_events(table: pa.Table) -> Events:
@@ -50,6 +51,11 @@ def judge(
     if unsorted:
         at = np.argsort(events.sequence, kind="stable")
         events = Events(*(column[at] for column in events))
+    if len(twice := np.flatnonzero(events.sequence[1:] == events.sequence[:-1])):
+        nothing = np.empty(0, np.int64)
+        return Judgement(
+            nothing, np.empty(0, np.int16), nothing.reshape(0, 5), {}, False, int(events.sequence[twice[0]])
+        )
     rule = np.zeros(len(events.ts), np.int16)
     present = frozenset(np.flatnonzero(np.bincount(events.kind.view(np.uint8))).tolist())
     notes: dict[str, int] = {}

@@ -1,20 +1,26 @@
 """Each cleaning rule on a small hand-made day: what it catches, and what it must leave alone."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from feature_repo.errors import InputError
+from feature_repo.errors import InputError, ShortfallError
 from feature_repo.lake import Partition
+from feature_repo.parts import Parts
+from feature_repo.pipeline import cleaning
 from feature_repo.pipeline.cleaning import clean
+from feature_repo.pipeline.spark_io import write_single
 from feature_repo.ticks.instruments import Instrument, SessionWindow, save_instruments
 from feature_repo.ticks.schema import EVENT_SCHEMA, Flag, Kind, Side, schema_problem
+from flows.bench.polars_rules import clean_polars
 
 pytestmark = pytest.mark.spark
 
 DATE = "2024-01-03"
+DAY = Partition("V", "S", DATE)
 WINDOWS = (SessionWindow("10:00:00", "11:00:00"), SessionWindow("12:00:00", "13:00:00"))
 INSTRUMENT = Instrument("V", "S", 0.01, 1, "USD", "UTC", WINDOWS, 5, False, 1_000_000)
 OPEN_NS = INSTRUMENT.session_ns(DATE)[0][0]
@@ -289,6 +295,81 @@ def test_clean_when_file_is_truncated_then_names_it(spark, tmp_path):
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(InputError, match=r"events\.parquet: not a readable event file"):
         clean(bronze, tmp_path / "out", spark)
+
+
+def test_clean_when_a_sequence_stands_twice_then_names_it(spark, tmp_path):
+    bronze = write_bronze(tmp_path / "bronze", {DAY: calm_trades()})
+    path = DAY.folder(bronze) / "events.parquet"
+    table = pq.read_table(path, partitioning=None)
+    numbers = [7 if number == 8 else number for number in range(len(table))]
+    pq.write_table(table.set_column(2, EVENT_SCHEMA.field("sequence"), pa.array(numbers, pa.int64())), path)
+    with pytest.raises(InputError, match="sequence 7 stands twice"):
+        clean(bronze, tmp_path, spark)
+
+
+def test_clean_when_a_row_is_lost_on_the_way_then_nothing_is_published(spark, tmp_path, monkeypatch):
+    bronze = write_bronze(tmp_path / "bronze", {DAY: calm_trades()})
+    monkeypatch.setattr(cleaning, "write_single", lambda frame, path: write_single(frame.limit(59), path))
+    with pytest.raises(ShortfallError, match=r"60 rows came in but 59 kept \+ 0 quarantined"):
+        clean(bronze, tmp_path, spark)
+    assert not list(tmp_path.glob("venue=*")) and not (tmp_path / ".parts").exists()
+
+
+def test_clean_when_parts_are_kept_then_a_second_run_needs_no_spark_and_own_rules_make_another_part(spark, tmp_path):
+    bronze = write_bronze(tmp_path / "bronze", {DAY: [*calm_quotes(), bid(700, 5000), bid(710, 5000)]})
+    parts, idle = Parts(tmp_path / "parts"), SimpleNamespace(sparkContext=SimpleNamespace(defaultParallelism=2))
+    for name in "abc":
+        (tmp_path / name).mkdir()
+    first = clean(bronze, tmp_path / "a", spark, parts=parts)
+    assert clean(bronze, tmp_path / "b", idle, parts=parts) == first  # nothing is read or written again
+    own = tmp_path / "own.yaml"
+    own.write_text("venues: {V: {on: [stale_repeat]}}\n")
+    assert clean(bronze, tmp_path / "c", spark, parts=parts, rules_file=own)["by_rule"] == {"stale_repeat": 1}
+    assert first["by_rule"] == {} and len(list(parts.root.iterdir())) == 2
+    assert (tmp_path / "a/parts.json").read_text() != (tmp_path / "c/parts.json").read_text()
+
+
+def test_clean_when_depth_updates_are_missing_then_the_hole_is_listed_and_kept_rows_are_sorted(spark, tmp_path):
+    def depth(at_ms, price, flags=Flag.LAST):
+        return event(at_ms, Kind.DEPTH, Side.BUY, price, 5, flags=flags)
+
+    rows = [event(0, Kind.CLEAR), depth(0, 5000), *(depth(10 + i, 4990 - i) for i in range(9))]
+    rows += [event(15, Kind.CLEAR, size=4, flags=Flag.GAP), depth(30, 4980), event(40, Kind.CLEAR), depth(40, 5000)]
+    bronze, out = write_bronze(tmp_path / "bronze", {DAY: rows}), tmp_path / "silver"
+    out.mkdir()
+    summary = clean(bronze, out, spark)
+    assert summary["by_rule"] == {"sequence_gap": 1} and summary["holes"] == 1
+    hole = {"sequence": 11, "from_ns": OPEN_NS + 15 * MS, "until_ns": OPEN_NS + 40 * MS, "missing": 4, "rows_lost": 1}
+    where = {"venue": "V", "symbol": "S", "date": DATE}
+    assert pq.read_table(out / "holes.parquet").to_pylist() == [where | hole]
+    kept = pq.read_table(DAY.folder(out) / "events.parquet", partitioning=None)
+    assert kept.select(["ts_event_ns", "sequence"]).to_pylist() == sorted(
+        kept.select(["ts_event_ns", "sequence"]).to_pylist(), key=lambda row: tuple(row.values())
+    )
+    text = (out / "accounting.md").read_text()
+    assert f"| V | S | {DATE} | 15 | 14 | 1 | 1 | 1 |" in text and "* sequence_gap: a DEPTH update" in text
+
+
+def test_clean_when_the_same_rules_run_in_polars_then_every_rule_catches_as_many(spark, tmp_path):
+    dirty = [*calm_quotes(count=200), *calm_trades(2000, 120), bid(3300, 9000), dict(bid(3300, 9000)), ask(3310, 4990)]
+    dirty += [trade(3400, 5000, 10**8), trade(3400, -1), trade(3401, 5000, flags=Flag.LATE), bid(3500, 5003)]
+    dirty += [
+        ask(9000, 5004),
+        bid(9001, 5004, flags=Flag.SUB_TICK),
+        trade(9002, 5002, flags=Flag.SUSPICIOUS),
+        trade(5, 5000),
+    ]
+    bronze, (ours, theirs) = write_bronze(tmp_path / "bronze", {DAY: dirty}), (tmp_path / "ours", tmp_path / "theirs")
+    ours.mkdir()
+    found = clean(bronze, ours, spark)["by_rule"]
+    assert {rule: rows for rule, rows in clean_polars(bronze, theirs).items() if rows} == found
+    assert len(found) >= 7
+
+
+def test_write_single_when_the_frame_has_two_partitions_then_refuses(spark, tmp_path):
+    with pytest.raises(ShortfallError, match="wrote 2 files"):
+        write_single(spark.range(10, numPartitions=2), tmp_path / "rows.parquet")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_clean_when_run_twice_with_other_parallelism_then_same_bytes(spark, tmp_path):
