@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from feature_repo.errors import InputError, ShortfallError
@@ -184,6 +185,9 @@ def _take(view: _View, partition: Partition) -> None:
     """Read a partition and keep its newest row if none of its instrument is newer."""
     path = partition.folder(view.folder) / view.file
     table = checked(_read(path), view.names, str(path))
+    strange = set(pc.unique(table.column("instrument_id")).to_pylist()) - {partition.instrument_id}
+    if strange:
+        raise InputError(f"{path}: holds rows of {min(strange)}, wanted {partition.instrument_id} alone")
     view.rows += table.num_rows
     row = table.slice(int(np.argmax(stamps_ns(table))), 1).to_pylist()[0]
     known = view.newest.get(row["instrument_id"])

@@ -284,6 +284,10 @@ def test_materialize_when_online_differs_then_names_feature_and_both_values(data
         (lambda t: t.set_column(3, "spread_ticks", pa.array(["x"] * ROWS)), "holds string, wanted float"),
         (lambda t: t.set_column(3, "spread_ticks", pa.array([None] * ROWS, pa.float32())), "empty values"),
         (lambda t: t.slice(0, 0), "holds no row"),
+        (
+            lambda t: t.set_column(2, "instrument_id", pa.array(["SYN:SYN1"] * ROWS)),
+            "rows of SYN:SYN1, wanted SYN:SYN2",
+        ),
         (lambda t: t.set_column(3, "spread_ticks", t["spread_ticks"].cast("float64")), "holds double, wanted float"),
         (lambda t: t.set_column(0, "event_timestamp", t["ts_ns"]), "'event_timestamp' holds int64"),
         (lambda t: t.set_column(2, "instrument_id", t["ts_ns"]), "'instrument_id' holds int64, wanted string"),
