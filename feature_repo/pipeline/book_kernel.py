@@ -24,7 +24,6 @@ from feature_repo.pipeline.book_ladder import (
     EMPTIED_TS,
     EQUAL,
     FAR,
-    FAR_NEEDED,
     FAULT,
     FAULT_VALUE,
     GAPS,
@@ -40,9 +39,6 @@ from feature_repo.pipeline.book_ladder import (
     NEGATIVE_SIZE,
     NO_LADDER,
     OPENING,
-    ORDER_LOTS,
-    ORDER_PRICE,
-    ORDER_SIDE,
     ORDERS,
     PAGES,
     PENDING,
@@ -52,20 +48,17 @@ from feature_repo.pipeline.book_ladder import (
     STANDING,
     STARTED,
     TICK_SIDE,
-    TOO_HEAVY,
     TOO_LARGE,
-    UNKNOWN_ORDER,
     UNWHOLE,
     UPDATE,
     WAITING,
     WHOLE,
-    find_order,
+    execute,
     find_price,
     needs_room,
+    place_order,
     set_lots,
     show,
-    take,
-    take_loose,
 )
 from feature_repo.ticks.schema import Flag, Kind, Side
 
@@ -169,7 +162,7 @@ def apply_event(memory, visible, index, orders, pages, ts, kind, side, price, si
         if flags & HIDDEN:
             memory[HIDDEN_TRADE] += 1
             return False
-        moved = order != 0 and _execute(memory, visible, index, orders, pages, side, price, size, order)
+        moved = order != 0 and execute(memory, visible, index, orders, pages, side, price, size, order)
         aggressor = _aggressor(memory, visible, side, price)
         if moved and not memory[PENDING]:
             show(memory, visible, index, pages)
@@ -193,7 +186,7 @@ def apply_event(memory, visible, index, orders, pages, ts, kind, side, price, si
         if memory[STANDING] == HOLE:
             memory[UNWHOLE] += 1
             return False
-        if not _order(memory, visible, index, orders, pages, kind, side, price, size, order):
+        if not place_order(memory, visible, index, orders, pages, kind, side, price, size, order):
             return False
         if flags & LAST:
             memory[PENDING], memory[STANDING] = 0, WHOLE
@@ -299,71 +292,6 @@ def _depth(memory, visible, index, pages, side, price, size, update, flags):
             )
             memory[waits] = 0
     return show(memory, visible, index, pages)
-
-
-@njit(cache=True, forceinline=True)
-def _order(memory, visible, index, orders, pages, kind, side, price, size, order):
-    """An order comes, goes or moves; False where it is unknown."""
-    place = find_order(orders, order) if order != 0 else -1
-    live = place >= 0 and orders[place, ID] == order
-    if kind == CANCEL:
-        if live:
-            take(memory, visible, index, orders, pages, place, size)
-            return True
-        if (
-            side != 0
-            and price > 0
-            and take_loose(memory, visible, index, pages, BIDS if side == BUY else ASKS, price, size)
-        ):
-            return True
-        memory[UNKNOWN_ORDER] += 1
-        return False
-    if order == 0 or (kind == REPLACE and not live):
-        memory[UNKNOWN_ORDER] += 1
-        return False
-    if live:
-        if side == 0:  # a replace need not repeat the side
-            side = orders[place, ORDER_SIDE]
-        take(memory, visible, index, orders, pages, place, orders[place, ORDER_LOTS])
-        place = find_order(orders, order)
-    if size == 0:
-        return True
-    which = BIDS if side == BUY else ASKS
-    at = find_price(memory, index, which, price, size)
-    if at < 0:  # an order beyond the window would be lost without a trace
-        memory[FAULT], memory[FAULT_VALUE] = FAR_NEEDED, price
-        return True
-    orders[place, ID] = order
-    orders[place, ORDER_SIDE], orders[place, ORDER_PRICE], orders[place, ORDER_LOTS] = side, price, size
-    memory[ORDERS] += 1
-    page = index[at >> BITS]
-    pages[page, which, KNOWN + (at & SLOT)] += size
-    lots = pages[page, which, at & SLOT] + size
-    if lots > MOST:
-        memory[FAULT], memory[FAULT_VALUE] = TOO_HEAVY, lots
-    set_lots(memory, visible, index, pages, which, at, lots)
-    return True
-
-
-@njit(cache=True, forceinline=True)
-def _execute(memory, visible, index, orders, pages, side, price, size, order):
-    """A trade takes from the resting order where the vendor names it; True where the ladder changed."""
-    if order == 0:
-        return False
-    place = find_order(orders, order)
-    if orders[place, ID] == order:
-        take(memory, visible, index, orders, pages, place, size)
-        return True
-    if memory[STANDING] == HOLE:
-        return False
-    if (
-        side != 0
-        and price > 0
-        and take_loose(memory, visible, index, pages, ASKS if side == BUY else BIDS, price, size)
-    ):
-        return True
-    memory[UNKNOWN_ORDER] += 1
-    return False
 
 
 @njit(cache=True, forceinline=True)

@@ -12,8 +12,9 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from feature_repo.ticks.schema import Side
+from feature_repo.ticks.schema import Kind, Side
 
+CANCEL, REPLACE = int(Kind.CANCEL), int(Kind.REPLACE)
 BUY = int(Side.BUY)
 BID_PX, BID_SZ, ASK_PX, ASK_SZ = 0, 1, 2, 3
 BIDS, ASKS = 0, 1
@@ -219,6 +220,71 @@ def take_loose(memory, visible, index, pages, which, price, size):
         memory[OVERSIZED] += 1
     set_lots(memory, visible, index, pages, which, at, pages[page, which, slot] - min(size, loose))
     return True
+
+
+@njit(cache=True, forceinline=True)
+def place_order(memory, visible, index, orders, pages, kind, side, price, size, order):
+    """An order comes, goes or moves; False where it is unknown."""
+    place = find_order(orders, order) if order != 0 else -1
+    live = place >= 0 and orders[place, ID] == order
+    if kind == CANCEL:
+        if live:
+            take(memory, visible, index, orders, pages, place, size)
+            return True
+        if (
+            side != 0
+            and price > 0
+            and take_loose(memory, visible, index, pages, BIDS if side == BUY else ASKS, price, size)
+        ):
+            return True
+        memory[UNKNOWN_ORDER] += 1
+        return False
+    if order == 0 or (kind == REPLACE and not live):
+        memory[UNKNOWN_ORDER] += 1
+        return False
+    if live:
+        if side == 0:  # a replace need not repeat the side
+            side = orders[place, ORDER_SIDE]
+        take(memory, visible, index, orders, pages, place, orders[place, ORDER_LOTS])
+        place = find_order(orders, order)
+    if size == 0:
+        return True
+    which = BIDS if side == BUY else ASKS
+    at = find_price(memory, index, which, price, size)
+    if at < 0:  # an order beyond the window would be lost without a trace
+        memory[FAULT], memory[FAULT_VALUE] = FAR_NEEDED, price
+        return True
+    orders[place, ID] = order
+    orders[place, ORDER_SIDE], orders[place, ORDER_PRICE], orders[place, ORDER_LOTS] = side, price, size
+    memory[ORDERS] += 1
+    page = index[at >> BITS]
+    pages[page, which, KNOWN + (at & SLOT)] += size
+    lots = pages[page, which, at & SLOT] + size
+    if lots > MOST:
+        memory[FAULT], memory[FAULT_VALUE] = TOO_HEAVY, lots
+    set_lots(memory, visible, index, pages, which, at, lots)
+    return True
+
+
+@njit(cache=True, forceinline=True)
+def execute(memory, visible, index, orders, pages, side, price, size, order):
+    """A trade takes from the resting order where the vendor names it; True where the ladder changed."""
+    if order == 0:
+        return False
+    place = find_order(orders, order)
+    if orders[place, ID] == order:
+        take(memory, visible, index, orders, pages, place, size)
+        return True
+    if memory[STANDING] == HOLE:
+        return False
+    if (
+        side != 0
+        and price > 0
+        and take_loose(memory, visible, index, pages, ASKS if side == BUY else BIDS, price, size)
+    ):
+        return True
+    memory[UNKNOWN_ORDER] += 1
+    return False
 
 
 @njit(cache=True, forceinline=True)

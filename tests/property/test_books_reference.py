@@ -1,12 +1,15 @@
 """The compiled book equals a slow and obvious one, row by row, for every kind of vendor data."""
 
+import itertools
+
 import numpy as np
 import pytest
 from book_streams import DEPTH, depth_streams, events, order_streams
 from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from feature_repo.errors import InputError
-from feature_repo.pipeline.books import build_book, load_book, write_book
+from feature_repo.pipeline.books import BookBuilder, build_book, load_book, write_book
 from feature_repo.ticks.schema import Flag, Kind, Side
 
 
@@ -173,6 +176,25 @@ def test_book_when_built_from_depth_and_orders_then_equals_the_slow_one(rows):
     found = (counts.unknown_order, counts.oversized, counts.gaps, counts.unwhole)
     assert (*found, counts.quotes_compared, counts.quotes_equal) == tuple(slow.counts.values())
     assert counts.far_levels == 0
+
+
+@settings(max_examples=60, deadline=None)
+@given(depth_streams(), st.lists(st.integers(0, 200), max_size=4))
+def test_book_when_events_come_in_several_tables_then_equals_that_of_one(rows, cuts):
+    table, builder, found = events(rows), BookBuilder(DEPTH), []
+    edges = sorted({0, *(min(cut, len(rows)) for cut in cuts), len(rows)})
+    for start, stop in itertools.pairwise(edges):
+        found += shown(builder.add(table.slice(start, stop - start)))
+    found += shown(builder.end())
+    whole, counts = build_book(table, DEPTH)
+    assert found == shown(whole) and builder.counts == counts
+
+
+def test_book_when_a_later_table_goes_back_in_time_then_names_the_row_of_the_whole():
+    builder = BookBuilder(DEPTH, "T")
+    builder.add(events([(1, Kind.QUOTE, 1, 99, 5, 0, 0), (2, Kind.QUOTE, 1, 98, 5, 0, 0)]))
+    with pytest.raises(InputError, match="T: time runs backwards at row 2;"):
+        builder.add(events([(1, Kind.QUOTE, 1, 99, 5, 0, 0)]))
 
 
 def test_book_when_orders_are_unknown_or_too_large_then_counts_and_goes_on():
