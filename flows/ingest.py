@@ -54,7 +54,7 @@ def ingest_id(params: IngestParams) -> str:
     plans = get_reader(request.source).plan(request)
     chains = [item for plan in plans for item in _with_previous(plan)]
     digests = [file_sha256(path) for path in sorted({path for plan in chains for path in plan.inputs})]
-    partitions = [str(plan.partition) for plan in plans]
+    partitions = [[str(plan.partition), dict(plan.options)] for plan in plans]  # a reader may add options of its own
     own = IngestParams(**params.model_dump(include=set(IngestParams.model_fields) - {"force"}))
     # Where the files lie does not matter, what they hold does.
     return stage_id("ingest", own.model_copy(update={"data": None}), inputs=digests, partitions=partitions)

@@ -10,7 +10,7 @@ The samples agree: their 30 s returns correlate by 0.98 with FXCM at UTC-5, and 
 The trading day of forex is 17:00 to 17:00 New York, named after the day on which it ends, so Monday opens on Sunday
 evening whatever the dealer's clock and daylight saving say. A partition is one trading day, read from the files that it
 touches; what a weekend leaves (FXCM quotes from two hours before the open) belongs to Monday, outside of its window. A
-trading day is planned where the file of its own date is there; a row of another trading day is counted as skipped.
+trading day is planned where the file of its own date is there; a row of another trading day is counted there.
 """
 
 from collections.abc import Iterator

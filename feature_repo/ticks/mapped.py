@@ -50,7 +50,7 @@ Events keep the order of a file's rows; files of one day are merged in time, eac
 runs back. `size` of a cancel is what leaves the book, of a replace what rests afterwards (schema.Kind). A price between
 two ticks becomes the nearest, flagged SUB_TICK. Refused is a size that is no whole number of lots, and a value that is
 empty, no number or not listed; but of a row that clears or halts only the time is read, of one that is skipped nothing.
-A file of several symbols or days is read once for each, and the rows of the others are counted as skipped. A local time
+A file of several symbols or days is read once for each, and the rows of the others are counted there. A local time
 that the end of daylight saving makes ambiguous is refused: such files need their times in UTC.
 """
 
@@ -221,7 +221,7 @@ def _source_events(source: _Source, mapping: Mapping, partition: Partition, coun
         for rows in table_rows(path, source.spec):
             count.add(path.name, len(rows))
             kept = _of_partition(rows, source.spec, partition)
-            count.skip(path.name, "of another symbol or session date", len(rows) - len(kept))
+            count.leave(path.name, len(rows) - len(kept))
             events = make(kept, count) if len(kept) else None
             if events is not None and len(events):
                 yield events
