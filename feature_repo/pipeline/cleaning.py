@@ -26,7 +26,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from feature_repo.errors import InputError, ShortfallError
+from feature_repo.errors import DiskFullError, InputError, ShortfallError
 from feature_repo.lake import Partition, list_partitions
 from feature_repo.parts import Part, Parts, parts_or_scratch, read_index, write_index
 from feature_repo.pipeline.accounting import EVENTS_FILE, KEPT, partition_account, write_accounting
@@ -161,6 +161,32 @@ def _count_rows(path: Path, partition: Partition) -> int:
 
 def _clean_partition(task: _Task, spark: SparkSession, folder: Path) -> dict[str, Any]:
     """Both passes over one partition into the empty `folder`; returns its account."""
+    try:
+        return _run_passes(task, spark, folder)
+    except ShortfallError:
+        raise
+    except Exception as error:  # Spark's errors come from Java and from its workers, in many classes
+        if "No space left on device" in str(error):
+            free = shutil.disk_usage(folder).free
+            where = f"{task.partition.instrument_id} {task.partition.date}"
+            raise DiskFullError(
+                f"{folder.parent}: disk full while cleaning {where}, {free:,} bytes free; free space there, run again"
+            ) from error
+        _require_readable(task.path)
+        raise
+
+
+def _require_readable(path: Path) -> None:
+    """Raise InputError where a value of the file cannot be read, as after a bit was flipped."""
+    try:
+        with pq.ParquetFile(path) as file:
+            for _ in file.iter_batches():
+                pass
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"{path}: not a readable event file ({error}); run ingest again") from error
+
+
+def _run_passes(task: _Task, spark: SparkSession, folder: Path) -> dict[str, Any]:
     events = read_events(spark, task.path)
     judged = partial(_findings, rules=task.rules, windows_ns=task.windows_ns, auctions_ns=task.auctions_ns)
     found = events.mapInArrow(judged, _FINDINGS_SPARK).toArrow()

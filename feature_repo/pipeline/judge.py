@@ -50,7 +50,7 @@ def judge(
     unsorted = bool(np.any(events.sequence[1:] < events.sequence[:-1]))
     if unsorted:
         at = np.argsort(events.sequence, kind="stable")
-        events = Events(*(column[at] for column in events))
+        events = Events._make(column[at] for column in events)
     if len(twice := np.flatnonzero(events.sequence[1:] == events.sequence[:-1])):
         nothing = np.empty(0, np.int64)
         return Judgement(
@@ -155,8 +155,8 @@ def _judge_prices(rule: NDArray[np.int16], events: Events, rules: VenueRules, pr
     starts = prices.run_starts(series, events.price)
     outlying = np.zeros(len(rule), np.bool_)
     if "outlier_price" in rules.on:
-        for name in (prices.TRADES, prices.BIDS, prices.ASKS):
-            at = np.flatnonzero(starts & (series == name))
+        for one in (prices.TRADES, prices.BIDS, prices.ASKS):
+            at = np.flatnonzero(starts & (series == one))
             outlying[at] = _outliers(events.price[at], rules)
         prices.mark_outlier_runs(rule, series, starts, outlying, RULE_NUMBER["outlier_price"])
     if kernels.QUOTE not in present:

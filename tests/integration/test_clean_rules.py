@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from feature_repo.errors import InputError, ShortfallError
+from feature_repo.errors import DiskFullError, InputError, ShortfallError
 from feature_repo.lake import Partition
 from feature_repo.parts import Parts
 from feature_repo.pipeline import cleaning
@@ -295,6 +295,26 @@ def test_clean_when_file_is_truncated_then_names_it(spark, tmp_path):
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(InputError, match=r"events\.parquet: not a readable event file"):
         clean(bronze, tmp_path / "out", spark)
+
+
+def test_clean_when_a_page_of_the_file_is_damaged_then_names_it(spark, tmp_path):
+    bronze = write_bronze(tmp_path / "bronze", {DAY: calm_trades(count=2000)})
+    path = DAY.folder(bronze) / "events.parquet"
+    content = bytearray(path.read_bytes())
+    content[200:400] = bytes(200)
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"events\.parquet: not a readable event file"):
+        clean(bronze, tmp_path, spark)
+
+
+def test_clean_when_the_disk_is_full_then_says_so(spark, tmp_path, monkeypatch):
+    def full(frame, path):
+        raise RuntimeError("java.io.IOException: No space left on device")
+
+    bronze = write_bronze(tmp_path / "bronze", {DAY: calm_trades()})
+    monkeypatch.setattr(cleaning, "write_single", full)
+    with pytest.raises(DiskFullError, match=r"disk full while cleaning V:S 2024-01-03, [\d,]+ bytes free"):
+        clean(bronze, tmp_path, spark)
 
 
 def test_clean_when_a_sequence_stands_twice_then_names_it(spark, tmp_path):
