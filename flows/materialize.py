@@ -6,9 +6,10 @@ from prefect import flow
 
 from feature_repo.progress import Progress
 from flows import artifacts
-from flows.ids import resolve, stage_id
-from flows.lake import StageResult
+from flows.ids import lake, resolve, stage_id
+from flows.lake import MARKER, StageResult
 from flows.params import MaterializeParams
+from flows.settings import settings
 from flows.stage import run_stage, stage_task
 
 
@@ -22,9 +23,20 @@ def materialize_features(params: MaterializeParams) -> StageResult:
     def work(out: Path, progress: Progress) -> dict:
         from feature_repo.pipeline.store import materialize
 
-        return materialize(folder, out, forecasts_folder, progress)
+        previous = None if params.force else _previous_store(folder)
+        online = settings().online_store
+        return materialize(folder, out, forecasts_folder, progress, previous=previous, online_store=online)
 
     return run_stage("materialize", id_, work, force=params.force)
+
+
+def _previous_store(features: Path) -> Path | None:
+    """The store published last that the one of these features may go on from, None where there is none."""
+    from feature_repo.pipeline.store import continues
+
+    found = (path.parent for path in (lake().root / "materialize").glob(f"*/{MARKER}"))
+    fitting = [folder for folder in found if continues(folder, features)]
+    return max(fitting, key=lambda folder: (folder.stat().st_mtime_ns, folder.name), default=None)
 
 
 @flow(name="materialize")

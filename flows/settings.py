@@ -28,7 +28,15 @@ class Settings(BaseSettings):
     signing_key: Path | None = Field(
         None, description="Private key that signs promotions; <lake>/registry/keys where absent"
     )
+    redis: str | None = Field(
+        None, description="Redis of the online store, host:port and Redis' options behind it; SQLite where absent"
+    )
     timezone: str = Field("UTC", description="IANA zone of the nightly schedule")
+
+    @property
+    def online_store(self) -> dict[str, str]:
+        """Feast's online store: Redis where one is named, else a SQLite file in the stage's folder."""
+        return {"type": "redis", "connection_string": self.redis} if self.redis else {"type": "sqlite"}
 
     @property
     def registry(self) -> Path:

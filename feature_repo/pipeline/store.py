@@ -151,6 +151,16 @@ def historical_sample_agrees(store_dir: Path, instrument_id: str, decision_ns: n
     return len(names) * len(decision_ns)
 
 
+def continues(previous: Path, features_dir: Path) -> bool:
+    """Whether a store holds partitions of this dataset alone, so that a store of the dataset may go on from it."""
+    try:
+        views = json.loads((previous / VIEWS).read_text())["views"]
+        held = {place for entry in views.values() for place in entry["partitions"]}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False
+    return held <= {_place(partition) for partition in list_partitions(features_dir, "features.parquet")}
+
+
 def _held(previous: Path | None, views: list[_View], online: str) -> dict[str, dict[str, str]]:
     """Keys of the partitions that the previous store holds, by view; empty where it cannot be gone on from."""
     if previous is None:
