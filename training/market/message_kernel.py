@@ -48,8 +48,9 @@ SPARE_PAGES = 64
 """Pages of 64 prices for own orders where no order of the day rests."""
 
 # Places in the report: counts as PackCounts has them, then what was made, then what went wrong.
-UNKNOWN, OVERSIZED, UNWHOLE, QUOTES, DOUBTFUL, MADE, PAGES_MADE, SLOTS_MADE, ERROR, ERROR_ROW, ERROR_VALUE = range(11)
-COUNTS = 11
+UNKNOWN, OVERSIZED, UNWHOLE, QUOTES, DOUBTFUL, PAIRED = range(6)
+MADE, PAGES_MADE, SLOTS_MADE, ERROR, ERROR_ROW, ERROR_VALUE = range(6, 12)
+COUNTS = 12
 UNKNOWN_ORDER, NEGATIVE_SIZE, TOO_LARGE, TOO_HEAVY, NOT_BY_ORDER = 1, 2, 3, 4, 5
 """Errors."""
 
@@ -71,13 +72,14 @@ _SLOT, _SIDE, _PRICE, _LOTS, _BORN, _EPOCH, _OLDER = range(7)
 _TOTAL, _KNOWN, _DOUBT, _NEWEST = range(4)
 # Places in `now`.
 _STANDING, _PENDING, _CLEARED, _EMPTIED, _HALTED, _AGE, _FREE, _ANON, _LOW, _SPAN, _ROW = range(11)
+_PRINT_NS, _PRINT_PRICE, _PRINT_SIDE, _PRINT_LEFT = range(11, 15)  # the last print, and its lots of no order so far
 
 
 @njit(cache=True)
 def pack(columns, ids, low, span, lenient, pages, out, report):
     """Write the messages of `columns` to `out`, and what was made and what went wrong to `report`."""
     ts_ns, kind, side, price, size, order, flags, dense = columns
-    now = np.zeros(11, np.int64)
+    now = np.zeros(15, np.int64)
     now[_EMPTIED], now[_AGE], now[_ANON], now[_LOW], now[_SPAN] = 1, 1, ids, low, span
     orders = np.zeros((ids + len(ts_ns), 7), np.int64)
     free = np.zeros(ids + len(ts_ns), np.int32)
@@ -134,6 +136,8 @@ def pack(columns, ids, low, span, lenient, pages, out, report):
                 _show(now, out, report, first, ts_ns[i])
         if report[ERROR]:
             return
+    if now[_PENDING] and not now[_EMPTIED]:  # the day ends with a CLEAR
+        _emit(out, report, now[_CLEARED], 0, 0, -1, -1, 0, _NOTE, 2, _SHOWN, 0)
 
 
 @njit(cache=True)
@@ -143,10 +147,10 @@ def _fail(report, code, row, value):
 
 
 @njit(cache=True)
-def _emit(out, report, ts_ns, price, size, order, level, was, kind, side, flags, aggressor):
+def _emit(out, report, ts_ns, price, size, order, level, detail, kind, side, flags, aggressor):
     at = report[MADE]
     out[at].ts_ns, out[at].price, out[at].size, out[at].order = ts_ns, price, size, order
-    out[at].level, out[at].was, out[at].kind, out[at].side = level, was, kind, side
+    out[at].level, out[at].detail, out[at].kind, out[at].side = level, detail, kind, side
     out[at].flags, out[at].aggressor = flags, aggressor
     report[MADE] = at + 1
 
@@ -207,12 +211,12 @@ def _release(now, orders, free, row):
 
 
 @njit(cache=True)
-def _take(now, orders, levels, free, pages, out, report, ts_ns, row, size, kind, aggressor):
+def _take(now, orders, levels, free, pages, out, report, ts_ns, row, size, kind, aggressor, printed):
     """`size` lots of the order in `row` leave its level by a message of `kind`."""
     if size > orders[row, _LOTS]:
         report[OVERSIZED] += 1
         size = orders[row, _LOTS]
-    side, price, was = orders[row, _SIDE], orders[row, _PRICE], orders[row, _LOTS]
+    side, price = orders[row, _SIDE], orders[row, _PRICE]
     level = _find(now, pages, side, price)
     doubtful = orders[row, _BORN] < levels[level, _DOUBT]
     from_known = min(size, levels[level, _KNOWN])
@@ -222,18 +226,18 @@ def _take(now, orders, levels, free, pages, out, report, ts_ns, row, size, kind,
     if doubtful:  # it may take lots of the others there, which are then as doubtful
         flags |= _LOOSE
         levels[level, _DOUBT] = now[_ROW] + 1
-    _emit(out, report, ts_ns, price, from_known if doubtful else size, orders[row, _SLOT], level, was, kind, side,
+    _emit(out, report, ts_ns, price, from_known if doubtful else size, orders[row, _SLOT], level, printed, kind, side,
           flags, aggressor)  # fmt: skip
     levels[level, _TOTAL] -= from_known
     levels[level, _KNOWN] -= from_known
     if size > from_known:
-        _take_loose(now, orders, levels, free, out, report, ts_ns, side, price, level, size - from_known, _CUT, 0)
+        _take_loose(now, orders, levels, free, out, report, ts_ns, side, price, level, size - from_known, _CUT, 0, 0)
     if orders[row, _LOTS] == 0:
         _release(now, orders, free, row)
 
 
 @njit(cache=True)
-def _take_loose(now, orders, levels, free, out, report, ts_ns, side, price, level, size, kind, aggressor):
+def _take_loose(now, orders, levels, free, out, report, ts_ns, side, price, level, size, kind, aggressor, printed):
     """Lots of anonymous orders leave: cancels take the newest first, executions the oldest; gives how many left."""
     left = min(size, levels[level, _TOTAL] - levels[level, _KNOWN])
     gone = left
@@ -242,10 +246,10 @@ def _take_loose(now, orders, levels, free, out, report, ts_ns, side, price, leve
         while kind == _EXECUTE and orders[row, _OLDER] != 0:
             newer, row = row, orders[row, _OLDER] - 1
         take = min(left, orders[row, _LOTS])
-        was = orders[row, _LOTS]
         orders[row, _LOTS] -= take
         flags = 0 if orders[row, _LOTS] else _FINAL
-        _emit(out, report, ts_ns, price, take, orders[row, _SLOT], level, was, kind, side, flags, aggressor)
+        _emit(out, report, ts_ns, price, take, orders[row, _SLOT], level, printed, kind, side, flags, aggressor)
+        printed = 0
         if flags:
             if newer >= 0:
                 orders[newer, _OLDER] = orders[row, _OLDER]
@@ -266,7 +270,7 @@ def _trade(now, orders, levels, free, pages, out, report, lenient, i, ts_ns, sid
         return
     if order != 0 and orders[row, _EPOCH] == now[_AGE]:
         first = report[MADE]
-        _take(now, orders, levels, free, pages, out, report, ts_ns, row, size, _EXECUTE, side)
+        _take(now, orders, levels, free, pages, out, report, ts_ns, row, size, _EXECUTE, side, size)
         if shown and report[MADE] > first:
             out[report[MADE] - 1].flags |= shown
         return
@@ -275,13 +279,20 @@ def _trade(now, orders, levels, free, pages, out, report, lenient, i, ts_ns, sid
         level = _find(now, pages, resting, price) if side != 0 and price > 0 else -1
         if level >= 0 and levels[level, _TOTAL] > levels[level, _KNOWN]:
             report[OVERSIZED] += size > levels[level, _TOTAL] - levels[level, _KNOWN]
-            _take_loose(now, orders, levels, free, out, report, ts_ns, resting, price, level, size, _EXECUTE, side)
+            _take_loose(
+                now, orders, levels, free, out, report, ts_ns, resting, price, level, size, _EXECUTE, side, size
+            )
             out[report[MADE] - 1].flags |= shown
             return
         report[UNKNOWN] += 1
         if not lenient:
             _fail(report, UNKNOWN_ORDER, i, order)
-    _emit(out, report, ts_ns, price, size, -1, -1, 0, _PRINT, 2, 0, side)
+    if order == 0 and side != 0:
+        if now[_PRINT_NS] != ts_ns or now[_PRINT_PRICE] != price or now[_PRINT_SIDE] != side:
+            now[_PRINT_LEFT] = 0
+        now[_PRINT_NS], now[_PRINT_PRICE], now[_PRINT_SIDE] = ts_ns, price, side
+        now[_PRINT_LEFT] += size
+    _emit(out, report, ts_ns, price, size, -1, -1, size, _PRINT, 2, 0, side)
 
 
 @njit(cache=True)
@@ -303,7 +314,7 @@ def _depth(now, orders, levels, free, pages, out, report, i, ts_ns, side, price,
         if size > MOST_LOTS:
             _fail(report, TOO_HEAVY, i, size)
     elif more < 0:
-        gone = _take_loose(now, orders, levels, free, out, report, ts_ns, which, price, level, -more, _CUT, 0)
+        gone = _take_loose(now, orders, levels, free, out, report, ts_ns, which, price, level, -more, _CUT, 0, 0)
         if gone < -more:
             denied = -more - gone
             levels[level, _TOTAL] -= denied
@@ -317,31 +328,44 @@ def _order(now, orders, levels, free, pages, out, report, lenient, i, ts_ns, kin
     """An order comes, goes or moves; False where it is unknown."""
     live = order != 0 and orders[row, _EPOCH] == now[_AGE]
     if kind == _E_CANCEL and live:
-        _take(now, orders, levels, free, pages, out, report, ts_ns, row, size, _CUT, 0)
+        told = min(size, orders[row, _LOTS])
+        resting = now[_PRINT_SIDE] == (-1 if orders[row, _SIDE] == 0 else 1)
+        if (
+            resting
+            and now[_PRINT_NS] == ts_ns
+            and now[_PRINT_PRICE] == orders[row, _PRICE]
+            and now[_PRINT_LEFT] >= told
+        ):
+            now[_PRINT_LEFT] -= told
+            report[PAIRED] += 1
+            aggressor = now[_PRINT_SIDE]
+            _take(now, orders, levels, free, pages, out, report, ts_ns, row, size, _EXECUTE, aggressor, 0)
+        else:
+            _take(now, orders, levels, free, pages, out, report, ts_ns, row, size, _CUT, 0, 0)
         return True
     if kind == _E_CANCEL:
         which = 0 if side == _BUY else 1
         level = _find(now, pages, which, price) if side != 0 and price > 0 else -1
         if level >= 0 and levels[level, _TOTAL] > levels[level, _KNOWN]:
             report[OVERSIZED] += size > levels[level, _TOTAL] - levels[level, _KNOWN]
-            _take_loose(now, orders, levels, free, out, report, ts_ns, which, price, level, size, _CUT, 0)
+            _take_loose(now, orders, levels, free, out, report, ts_ns, which, price, level, size, _CUT, 0, 0)
             return True
     if kind == _E_CANCEL or order == 0 or (kind == _E_REPLACE and not live):
         report[UNKNOWN] += 1
         if not lenient:
             _fail(report, UNKNOWN_ORDER, i, order)
         return False
-    which, was, moved = (0 if side == _BUY else 1), np.int64(0), False
+    which, before, moved = (0 if side == _BUY else 1), np.int64(0), False
     if live:
         which = orders[row, _SIDE] if side == 0 else which
         old = _find(now, pages, orders[row, _SIDE], orders[row, _PRICE])
         moved = size > 0 and orders[row, _BORN] >= levels[old, _DOUBT]
         if moved:  # one message: what history had is taken off here, the queues do so when they read it
-            was = orders[row, _LOTS]
-            levels[old, _TOTAL] -= was
-            levels[old, _KNOWN] -= was
+            before = orders[row, _LOTS]
+            levels[old, _TOTAL] -= before
+            levels[old, _KNOWN] -= before
         else:
-            _take(now, orders, levels, free, pages, out, report, ts_ns, row, orders[row, _LOTS], _CUT, 0)
+            _take(now, orders, levels, free, pages, out, report, ts_ns, row, orders[row, _LOTS], _CUT, 0, 0)
     if size == 0:
         return True
     level = _level(now, pages, report, which, price)
@@ -352,7 +376,7 @@ def _order(now, orders, levels, free, pages, out, report, lenient, i, ts_ns, kin
     levels[level, _TOTAL] += size
     levels[level, _KNOWN] += size
     kind = _REPLACE if moved else _ADD
-    _emit(out, report, ts_ns, price, size, orders[row, _SLOT], level, was, kind, which, 0, 0)
+    _emit(out, report, ts_ns, price, size, orders[row, _SLOT], level, before, kind, which, 0, 0)
     if levels[level, _TOTAL] > MOST_LOTS:
         _fail(report, TOO_HEAVY, i, levels[level, _TOTAL])
     return True

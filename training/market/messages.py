@@ -35,7 +35,7 @@ MESSAGE_DTYPE = np.dtype(
         ("size", np.int32),  # lots
         ("order", np.int32),  # node of the order in the market's queues, used again once the order is gone
         ("level", np.int32),  # node of its price level
-        ("was", np.int32),  # lots that the order had in history before this message
+        ("detail", np.int32),  # REPLACE: lots that the order had in history; EXECUTE and PRINT: lots the vendor told
         ("kind", np.uint8),  # MessageKind
         ("side", np.uint8),  # of the resting order: 0 bid, 1 ask; 2 none
         ("flags", np.uint8),  # MessageFlag
@@ -87,6 +87,7 @@ class PackCounts:
     unwhole: int  # events left out because no snapshot had made the book whole
     quotes: int  # best quotes beside a whole book: they change nothing
     doubtful: int  # messages about orders at prices where the vendor's depth had denied lots of known orders
+    paired: int  # cancels that a print of the same moment, price and side tells are executions (DBN writes them so)
 
 
 @dataclass(frozen=True)
@@ -147,7 +148,7 @@ def pack_messages(events: pa.Table, name: str = "events", unknown: str = "refuse
     _raise_problem(report, order, size, price, name)
     page_count, slots = int(report[PAGES_MADE]), int(report[SLOTS_MADE])
     made = out[: report[MADE]].copy()
-    counts = PackCounts(*(int(value) for value in report[:5]))
+    counts = PackCounts(*(int(value) for value in report[:MADE]))
     made["order"] += np.where(made["order"] >= 0, 64 * (page_count + SPARE_PAGES), 0).astype(np.int32)
     return _audited(made, low, span, pages, page_count, slots, counts)
 
@@ -162,7 +163,7 @@ def blank_day(low: int, high: int, ts_ns: int = 0) -> Messages:
     pages = np.arange(2 * span // 64, dtype=np.int32).reshape(2, -1)
     events = np.zeros(1, MESSAGE_DTYPE)
     events["ts_ns"], events["kind"], events["order"], events["level"] = ts_ns, int(MessageKind.NOTE), -1, -1
-    return _frozen(events, low, span, pages, pages.size, 0, PackCounts(0, 0, 0, 0, 0))
+    return _frozen(events, low, span, pages, pages.size, 0, PackCounts(0, 0, 0, 0, 0, 0))
 
 
 def _audited(

@@ -120,7 +120,7 @@ def vacate(bits, state, side, key):
 @njit(cache=True, forceinline=True)
 def join(nodes, bits, state, level, side, key, order, lots, home):
     """An order joins the back of a level."""
-    tail = nodes[level].prev
+    tail = np.uint32(nodes[level].prev)  # unsigned: an index that may be negative costs a comparison
     nodes[tail].next = order
     nodes[order].prev = tail
     nodes[order].next = level
@@ -136,7 +136,7 @@ def join(nodes, bits, state, level, side, key, order, lots, home):
 @njit(cache=True, forceinline=True)
 def leave(nodes, bits, state, level, side, key, order):
     """An order leaves its level with all its lots."""
-    before, after, lots = nodes[order].prev, nodes[order].next, nodes[order].lots
+    before, after, lots = np.uint32(nodes[order].prev), np.uint32(nodes[order].next), nodes[order].lots
     nodes[before].next = after
     nodes[after].prev = before
     nodes[order].lots = 0

@@ -111,7 +111,7 @@ def _usual(nodes, bits, state, keys, events, i):
     """Carry out a message in its usual case; False where that does not hold, and nothing was done."""
     event = events[i]
     kind, flags = event.kind, event.flags
-    order, level, side = np.int64(event.order), np.int64(event.level), np.int64(event.side)
+    order, level, side = np.uint32(event.order), np.uint32(event.level), np.int64(event.side)
     size = np.int64(event.size)
     if kind == ADD and not flags & ANONYMOUS and nodes[order].lots == 0:
         key = np.int64(keys[level]) >> 1
@@ -151,7 +151,7 @@ def _seldom(market, events, i):
     order, level, side = np.int64(event.order), np.int64(event.level), np.int64(event.side)
     size = np.int64(event.size)
     if kind == ADD or kind == REPLACE:
-        _arrive(market, ts_ns, kind, flags, order, level, side, size, np.int64(event.was))
+        _arrive(market, ts_ns, kind, flags, order, level, side, size, np.int64(event.detail))
     elif kind == CUT:
         _cut(market, flags, order, level, side, size)
     elif kind == EXECUTE:
@@ -294,7 +294,7 @@ def audit(market, events, flags):
                 flags[i] |= FRONT
         if (kind == ADD or kind == REPLACE) and flags[i] & CROSSING:
             _arrive(market, events[i].ts_ns, kind, np.int64(events[i].flags) | CROSSING, np.int64(events[i].order),
-                    level, side, np.int64(events[i].size), np.int64(events[i].was))  # fmt: skip
+                    level, side, np.int64(events[i].size), np.int64(events[i].detail))  # fmt: skip
         else:
             _step(market, events, i)
 
@@ -308,7 +308,7 @@ def record(market, events, until_ns, out, rows, last):
     """
     state = market.state
     room = len(market.fills) - len(market.keys) - 2 * len(market.own) - 2
-    traded = np.int64(0)
+    traded = aggressor = np.int64(0)
     while True:
         i, at = state[AT], state[COMMAND_AT]
         if state[FILLS] > room or rows + 1 >= len(out[0]):
@@ -327,10 +327,11 @@ def record(market, events, until_ns, out, rows, last):
         state[AT], state[NOW] = i + 1, event.ts_ns
         trade = (event.kind == EXECUTE or event.kind == PRINT) and not event.flags & HIDDEN
         if trade:
-            traded += event.size
+            traded += event.detail
+            aggressor = np.int64(event.aggressor)
         if event.flags & SHOWN or trade and (event.kind == PRINT or state[UNKNOWN] == 1):
             price = np.int64(event.price) if traded else np.int64(0)
-            aggressor = np.int64(event.aggressor) if traded else np.int64(0)
+            aggressor = aggressor if traded else np.int64(0)
             rows = _row(market, event.ts_ns, out, rows, last, event.flags & SHOWN == 0, price, traded, aggressor)
             traded = np.int64(0)
 

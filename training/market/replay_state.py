@@ -98,9 +98,8 @@ FILL_DTYPE = np.dtype(
         ("lots", np.int32),
         ("maker", np.int8),  # 1: the order rested; 0: it took
         ("side", np.int8),  # 0 bought, 1 sold
-        ("history", np.int8),  # 1: the other side was the history's, 0: another own order
-    ],
-    align=True,
+        ("history", np.int16),  # 1: the other side was the history's, 0: another own order
+    ]
 )
 """One own fill."""
 
