@@ -62,7 +62,7 @@ def play(market, events, until_ns):
     Gives DONE, or NEEDS_ROOM where fills could overflow: grow them and call again.
     """
     nodes, bits, state, keys = market.nodes, market.bits, market.state, market.keys
-    room = len(market.fills) - len(keys) - 2 * len(market.own) - 2
+    room = len(market.fills) - len(keys) - 4 * len(market.own) - 2
     while True:
         at = state[COMMAND_AT]
         due = at < state[COMMANDS] and market.commands[at].arrive_ns <= until_ns
@@ -307,7 +307,7 @@ def record(market, events, until_ns, out, rows, last):
     their time, and what they change is a row too. Gives the rows so far, negative where fills need room.
     """
     state = market.state
-    room = len(market.fills) - len(market.keys) - 2 * len(market.own) - 2
+    room = len(market.fills) - len(market.keys) - 4 * len(market.own) - 2
     traded = aggressor = np.int64(0)
     while True:
         i, at = state[AT], state[COMMAND_AT]

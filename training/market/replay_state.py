@@ -192,8 +192,9 @@ def new_market(day: "Messages", orders: int = 64) -> Market:
 
 
 def room_for_fills(levels: int, orders: int) -> int:
-    """Most fills that one message or command can give: one a level that is taken, and one an own order that rests."""
-    return levels + 2 * orders + 2
+    """Most fills that one message or command can give: the taker's of each level, its maker's and its own of each own
+    order that it meets, and one more of the level after that."""
+    return levels + 4 * orders + 2
 
 
 def with_room(market: Market, orders: int = 0, commands: int = 0) -> Market:
