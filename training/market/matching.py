@@ -6,7 +6,6 @@ SELF_TRADE decides (`replay_state.SelfTrade`).
 """
 
 import numpy as np
-from numba import njit
 
 from training.market.queues import (
     ANONYMOUS_BIT,
@@ -15,6 +14,7 @@ from training.market.queues import (
     SPAN,
     first_from,
     join,
+    kernel,
     leave,
     lessen,
 )
@@ -57,7 +57,7 @@ TRADE, ARRIVAL = -1, -2
 """Who takes where it is no own order: an execution or an arrival of history."""
 
 
-@njit(cache=True)
+@kernel
 def level_of(market, side, key):
     """Level of a key, its page made where it has none; -1 where no page is left."""
     pages, keys, state = market.pages, market.keys, market.state
@@ -73,13 +73,13 @@ def level_of(market, side, key):
     return 64 * np.int64(pages[side, group]) + (key & 63)
 
 
-@njit(cache=True)
+@kernel
 def price_of(market, side, key):
     """Price in ticks of a key."""
     return market.state[LOW] + (key if side == 1 else market.state[SPAN] - 1 - key)
 
 
-@njit(cache=True)
+@kernel
 def fill(market, ts_ns, order, price, lots, maker, history):
     """Book lots to an own order; what it takes at one price and moment is one fill."""
     own, fills, state = market.own, market.fills, market.state
@@ -96,7 +96,7 @@ def fill(market, ts_ns, order, price, lots, maker, history):
     state[FILLS] = at + 1
 
 
-@njit(cache=True)
+@kernel
 def remove(market, level, side, key, node, lots):
     """Take lots off a node wherever it stands; a ghost that is empty is free again."""
     state = market.state
@@ -106,7 +106,7 @@ def remove(market, level, side, key, node, lots):
         state[GHOSTS_FREE] += 1
 
 
-@njit(cache=True)
+@kernel
 def evict(market, node):
     """History wants the slot of an order that outlived it here: the order moves to a ghost node, in its place."""
     nodes, state = market.nodes, market.state
@@ -126,7 +126,7 @@ def evict(market, node):
     nodes[node].lots = 0
 
 
-@njit(cache=True)
+@kernel
 def match(market, taker, resting, limit, lots, named, ts_ns):
     """Let `lots` meet the `resting` side in price-time order, no further than key `limit`; gives the lots left.
 
@@ -169,7 +169,7 @@ def match(market, taker, resting, limit, lots, named, ts_ns):
     return lots
 
 
-@njit(cache=True)
+@kernel
 def place(market, order, ts_ns, again):
     """An own limit order meets the market: it takes, rests, or ends. `again`: it rested before a CLEAR."""
     own, state = market.own, market.state
@@ -197,12 +197,12 @@ def place(market, order, ts_ns, again):
         join(market.nodes, market.bits, state, level, side, key, state[OWN_BASE] + order, left, level)
 
 
-@njit(cache=True)
+@kernel
 def _key(state, side, price):
     return price - state[LOW] if side == 1 else state[LOW] + state[SPAN] - 1 - price
 
 
-@njit(cache=True)
+@kernel
 def command(market, at):
     """Carry out own message number `at`."""
     own, state, sent = market.own, market.state, market.commands[at]
@@ -233,7 +233,7 @@ def command(market, at):
             mine.reason = SELF_TRADED if state[STOPPED] else REMAINDER
 
 
-@njit(cache=True)
+@kernel
 def _withdraw(market, order):
     """Take an own order off its queue, if it stands in one."""
     node, mine = market.state[OWN_BASE] + order, market.own[order]
@@ -242,7 +242,7 @@ def _withdraw(market, order):
               node)  # fmt: skip
 
 
-@njit(cache=True)
+@kernel
 def _replace(market, order, price, lots, halted, ts_ns):
     """New price and total lots: at the same price and with no more lots the place is kept, else all join the back."""
     mine, state = market.own[order], market.state
@@ -278,7 +278,7 @@ def _replace(market, order, price, lots, halted, ts_ns):
     place(market, order, ts_ns, False)
 
 
-@njit(cache=True)
+@kernel
 def place_waiting(market, ts_ns, resting):
     """After a halt or a CLEAR: own orders that waited go in, first come first served; `resting`: those that rested."""
     own, state = market.own, market.state
@@ -289,7 +289,7 @@ def place_waiting(market, ts_ns, resting):
             place(market, np.int64(order), ts_ns, own[order].status == RESTING)
 
 
-@njit(cache=True)
+@kernel
 def clear(market):
     """Forget every historical order; own ones keep their lots and wait until the book is whole again."""
     nodes, bits, state = market.nodes, market.bits, market.state

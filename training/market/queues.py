@@ -30,6 +30,12 @@ BEST, OFFSET_1, OFFSET_2, STRIDE, SPAN = 0, 2, 3, 4, 5
 """Places in `state`: best key by side (NONE: nothing rests); where the layers of bits lie; prices held."""
 NONE = 1 << 40
 
+kernel = njit(cache=True, _nrt=False)
+"""Compiles a function that allocates nothing, without numba's counting of references to the arrays that it is handed:
+that counting cost two thirds of the time of a message. Whoever calls it from Python holds the arrays meanwhile."""
+inlined = njit(cache=True, _nrt=False, forceinline=True)
+"""The same, and always made part of its caller."""
+
 _ONE, _ALL, _LOW_6 = np.uint64(1), np.uint64(0xFFFFFFFFFFFFFFFF), np.int64(63)
 
 
@@ -50,13 +56,13 @@ def trailing_zeros(typingctx, value):
     return types.uint64(types.uint64), generate
 
 
-@njit(cache=True, forceinline=True)
+@inlined
 def bit_of(key):
     """The bit of a key in its word."""
     return _ONE << np.uint64(key & _LOW_6)
 
 
-@njit(cache=True)
+@kernel
 def first_from(bits, state, side, key):
     """Smallest occupied key of a side that is not below `key`; NONE where there is none."""
     base = side * state[STRIDE]
@@ -86,7 +92,7 @@ def first_from(bits, state, side, key):
     return (group << 6) + np.int64(trailing_zeros(bits[base + group]))
 
 
-@njit(cache=True, forceinline=True)
+@inlined
 def occupy(bits, state, side, key):
     """A key that held nothing holds lots now."""
     base = side * state[STRIDE]
@@ -101,7 +107,7 @@ def occupy(bits, state, side, key):
         state[BEST + side] = key
 
 
-@njit(cache=True, forceinline=True)
+@inlined
 def vacate(bits, state, side, key):
     """A key that held lots holds nothing any more."""
     base = side * state[STRIDE]
@@ -117,7 +123,7 @@ def vacate(bits, state, side, key):
         state[BEST + side] = first_from(bits, state, side, key)
 
 
-@njit(cache=True, forceinline=True)
+@inlined
 def join(nodes, bits, state, level, side, key, order, lots, home):
     """An order joins the back of a level."""
     tail = np.uint32(nodes[level].prev)  # unsigned: an index that may be negative costs a comparison
@@ -133,7 +139,7 @@ def join(nodes, bits, state, level, side, key, order, lots, home):
         occupy(bits, state, side, key)
 
 
-@njit(cache=True, forceinline=True)
+@inlined
 def leave(nodes, bits, state, level, side, key, order):
     """An order leaves its level with all its lots."""
     before, after, lots = np.uint32(nodes[order].prev), np.uint32(nodes[order].next), nodes[order].lots
@@ -146,7 +152,7 @@ def leave(nodes, bits, state, level, side, key, order):
         vacate(bits, state, side, key)
 
 
-@njit(cache=True, forceinline=True)
+@inlined
 def lessen(nodes, bits, state, level, side, key, order, lots):
     """An order loses some lots, or all of them and its place."""
     have = nodes[order].lots

@@ -10,7 +10,6 @@ data, an auction, a broken feed) stays with its order, after own orders that sto
 """
 
 import numpy as np
-from numba import njit
 
 from training.market.matching import ARRIVAL, TRADE, clear, command, evict, fill, match, place_waiting, price_of, remove
 from training.market.message_kernel import MessageFlag, MessageKind
@@ -20,7 +19,9 @@ from training.market.queues import (
     NONE,
     SPAN,
     first_from,
+    inlined,
     join,
+    kernel,
     leave,
     lessen,
 )
@@ -55,7 +56,7 @@ DONE, NEEDS_ROOM = 0, 1
 """What `play` answers."""
 
 
-@njit(cache=True)
+@kernel
 def play(market, events, until_ns):
     """Everything up to `until_ns`, that moment included: historical messages first, then own ones that arrive with it.
 
@@ -83,12 +84,9 @@ def play(market, events, until_ns):
         state[COMMAND_AT] = at + 1
 
 
-@njit(cache=True)
+@kernel
 def _run(nodes, bits, state, keys, events, stop_ns):
-    """Messages up to `stop_ns`; True where it stopped at one whose usual case does not hold.
-
-    It is handed arrays and calls nothing that takes the market: counting references costs more than a message.
-    """
+    """Messages up to `stop_ns`; True where it stopped at one whose usual case does not hold."""
     i, count = state[AT], len(events)
     while i < count and events[i].ts_ns <= stop_ns:
         if not _usual(nodes, bits, state, keys, events, i):
@@ -99,14 +97,14 @@ def _run(nodes, bits, state, keys, events, stop_ns):
     return False
 
 
-@njit(cache=True)
+@kernel
 def _step(market, events, i):
     """One message of any kind."""
     if not _usual(market.nodes, market.bits, market.state, market.keys, events, i):
         _seldom(market, events, i)
 
 
-@njit(cache=True, forceinline=True)
+@inlined
 def _usual(nodes, bits, state, keys, events, i):
     """Carry out a message in its usual case; False where that does not hold, and nothing was done."""
     event = events[i]
@@ -138,12 +136,20 @@ def _usual(nodes, bits, state, keys, events, i):
                 nodes[order].lots = have - size
                 nodes[level].lots -= size
                 return True
+    elif kind == REPLACE:
+        key, have = np.int64(keys[level]) >> 1, np.int64(nodes[order].lots)
+        if have == event.detail and (flags & CROSSING or state[BEST + 1 - side] + key >= state[SPAN]):
+            old = np.uint32(nodes[order].home)
+            where = np.int64(keys[old])
+            leave(nodes, bits, state, old, where & 1, where >> 1, order)
+            join(nodes, bits, state, level, side, key, order, size, level)
+            return True
     elif kind == PRINT:
         return True
     return False
 
 
-@njit(cache=True)
+@kernel
 def _seldom(market, events, i):
     """A message whose usual case does not hold, or that is rare."""
     state, event = market.state, events[i]
@@ -171,7 +177,7 @@ def _seldom(market, events, i):
         place_waiting(market, ts_ns, False)
 
 
-@njit(cache=True)
+@kernel
 def _arrive(market, ts_ns, kind, flags, order, level, side, size, was):
     """A historical order joins a level, or moves there; lots that history did not have may meet it."""
     nodes, bits, state, keys = market.nodes, market.bits, market.state, market.keys
@@ -198,7 +204,7 @@ def _arrive(market, ts_ns, kind, flags, order, level, side, size, was):
         join(nodes, bits, state, level, side, key, order, size, home)
 
 
-@njit(cache=True)
+@kernel
 def _cut(market, flags, order, level, side, size):
     """A cancel finds another number of lots than history had, or concerns an order whose lots were denied."""
     state, key = market.state, np.int64(market.keys[level]) >> 1
@@ -216,7 +222,7 @@ def _cut(market, flags, order, level, side, size):
         state[CUT_CONSUMED] += size - take
 
 
-@njit(cache=True)
+@kernel
 def _shrink(market, level, side, size):
     """Lots of known historical orders leave a level from the back; gives those that were not there."""
     nodes, state, key = market.nodes, market.state, np.int64(market.keys[level]) >> 1
@@ -231,7 +237,7 @@ def _shrink(market, level, side, size):
     return size
 
 
-@njit(cache=True)
+@kernel
 def _execute(market, ts_ns, flags, order, level, side, size):
     """An execution whose order is not first here: priority decides who is met, history only how many lots come."""
     nodes, bits, state = market.nodes, market.bits, market.state
@@ -254,7 +260,7 @@ def _execute(market, ts_ns, flags, order, level, side, size):
         state[LEFT_OVER] += nodes[order].lots
 
 
-@njit(cache=True)
+@kernel
 def _own_before(market, ts_ns, order, level, side, key, left):
     """Own orders that stand before `order` are filled first; gives the lots that are left for it."""
     nodes, own, state = market.nodes, market.own, market.state
@@ -278,7 +284,7 @@ def _own_before(market, ts_ns, order, level, side, key, left):
     return left
 
 
-@njit(cache=True)
+@kernel
 def audit(market, events, flags):
     """Play a day without own orders and note FRONT and CROSSING of each message in `flags`."""
     nodes, state = market.nodes, market.state
@@ -299,7 +305,7 @@ def audit(market, events, flags):
             _step(market, events, i)
 
 
-@njit(cache=True)
+@kernel
 def record(market, events, until_ns, out, rows, last):
     """Step to `until_ns` and write a row of the visible book at each change and trade, as `books.Book` has them.
 
@@ -336,7 +342,7 @@ def record(market, events, until_ns, out, rows, last):
             traded = np.int64(0)
 
 
-@njit(cache=True)
+@kernel
 def _row(market, ts_ns, out, rows, last, stale, price, traded, aggressor):
     """Write a row where the visible book changed or there was a trade; `stale`: the visible book does not follow."""
     state = market.state
