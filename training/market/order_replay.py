@@ -5,7 +5,7 @@ sees what happened at t only at t + feed latency. Lots that own orders took stay
 happens to history then; `Divergence` counts it.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import NDArray
@@ -236,7 +236,8 @@ class OrderReplay:
         first = int(state[places.OWN_BASE])
         resting = self._market.nodes["lots"][first : first + len(own)]
         np.subtract.at(here, own["level"][resting > 0], resting[resting > 0])
-        return Divergence(*counters, int(np.abs(here - history).sum()), int(history.sum()))
+        found = dict(zip((field.name for field in fields(Divergence)), counters, strict=False))
+        return Divergence(**found, book_difference=int(np.abs(here - history).sum()), book_lots=int(history.sum()))
 
     # Inside -------------------------------------------------------------------------------------------------------
 

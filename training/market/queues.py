@@ -8,6 +8,8 @@ one costs a few words however far it is.
 Functions take the arrays that they touch; `state` is the int64 array whose places this file names first.
 """
 
+from typing import Any
+
 import numpy as np
 from llvmlite import ir
 from numba import njit, types
@@ -30,10 +32,11 @@ BEST, OFFSET_1, OFFSET_2, STRIDE, SPAN = 0, 2, 3, 4, 5
 """Places in `state`: best key by side (NONE: nothing rests); where the layers of bits lie; prices held."""
 NONE = 1 << 40
 
-kernel = njit(cache=True, _nrt=False)
+_OPTIONS: dict[str, Any] = {"cache": True, "_nrt": False}
+kernel = njit(**_OPTIONS)
 """Compiles a function that allocates nothing, without numba's counting of references to the arrays that it is handed:
 that counting cost two thirds of the time of a message. Whoever calls it from Python holds the arrays meanwhile."""
-inlined = njit(cache=True, _nrt=False, forceinline=True)
+inlined = njit(**_OPTIONS, forceinline=True)
 """The same, and always made part of its caller."""
 
 _ONE, _ALL, _LOW_6 = np.uint64(1), np.uint64(0xFFFFFFFFFFFFFFFF), np.int64(63)
