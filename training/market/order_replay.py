@@ -6,6 +6,7 @@ happens to history then; `Divergence` counts it.
 """
 
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -167,7 +168,7 @@ class OrderReplay:
         most += int(self._market.state[places.COMMANDS] - self._market.state[places.COMMAND_AT])
         levels = [np.empty((most, depth), np.int32) for _ in range(4)]
         trades = (np.empty(most, np.int32), np.empty(most, np.int32), np.empty(most, np.int8))
-        out = (np.empty(most, np.int64), *levels, *trades)
+        out: tuple[NDArray[Any], ...] = (np.empty(most, np.int64), *levels, *trades)
         last, rows = np.zeros((4, depth), np.int64), -1
         while rows < 0:
             self._market = with_room(self._market)
