@@ -59,12 +59,14 @@ EPISODE_DTYPE = np.dtype(
             "pend_filled",  # lots filled passively while it was in flight
             "taken_count",  # used entries of this episode's ledger of taken lots
             *("step", "masked", "done", "record"),
+            *("now_ns", "feature"),  # the decision's time; the feature row in force then, feature_lo - 1: none
         )
     ]
     + [("mark_bps", np.float64), ("penalty", np.float64), ("last_mid2", np.int64)],
     align=True,
 )
-"""One episode: a parent at work. `engine` alone writes it; environments add step, masked, done, mark_bps, penalty."""
+"""One episode: a parent at work. `engine` alone writes it; environments add step, masked, done, now_ns, feature,
+mark_bps and penalty."""
 
 FILL_DTYPE = np.dtype(
     [
