@@ -1,8 +1,9 @@
 """The synthetic market's generator: a seeded order-by-order queue-reactive book around a reference price.
 
-In the spirit of Huang, Lehalle and Rosenbaum (2015): limit orders, cancels and market orders arrive with intensities
-that depend on the queue they meet, and the reference price moves when a best queue is used up. What is planted, and
-what is not, stands in docs/synthetic.md with formulas.
+The model of Huang, Lehalle and Rosenbaum (2015) with the tables of `reactive_tables`: limit orders, cancels, market
+orders and attacks that use up a best queue arrive with intensities that depend on the level and the queue they meet;
+then the reference price moves with a probability, or the queue is refilled. What is planted, and what is not, stands in
+docs/synthetic.md with formulas.
 """
 
 from typing import NamedTuple
@@ -11,45 +12,22 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from feature_repo.ticks.reactive_tables import LEVELS, MOST_UNITS, MarketParameters, published_tables
 from feature_repo.ticks.schema import Flag, Kind, Side
 
 NS = 1_000_000_000
 ADD, CANCEL, TRADE = int(Kind.ADD), int(Kind.CANCEL), int(Kind.TRADE)
 BUY, SELL, LAST = int(Side.BUY), int(Side.SELL), int(Flag.LAST)
 
-LEVELS = 6  # price levels a side that orders arrive at
 RING = 64  # slots of the ladder; a price's slot is price mod RING
 KEPT_LEVELS = 13  # a side; orders that the price leaves further behind are cancelled
-QUEUE = 512  # most orders at one price
+QUEUE = MOST_UNITS  # most orders at one price
 KIND, SIDE, PRICE, SIZE, ORDER, FLAGS, TS = 0, 1, 2, 3, 4, 5, 6
 """Columns of the generator's output."""
 _BID, _ASK, _GAP, _ORDERS, _COUNT, _NOW = 0, 1, 2, 3, 4, 5
 """State of the simulation: best prices in ticks; +1 or -1 while the ask or bid is used up and the spread open; orders
 and rows so far; ns since the open."""
 _STEP_NS = 1_000  # between the events of one burst
-
-
-class MarketParameters(NamedTuple):
-    """Published parameters of the synthetic market; rates are per second at activity 1."""
-
-    attempts: float = 0.12  # attacks on a best queue: each uses it up, and half of them move the price
-    trades: float = 0.7  # market orders that leave the best queue standing, both sides together
-    trade_lots: float = 6.0  # mean size of a market order (geometric)
-    adds_best: float = 0.6  # limit orders at the best price, a side, at the typical queue
-    adds_deep: float = 0.22  # the same at each deeper level
-    cancels_best: float = 0.05  # per order resting at the best price
-    cancels_deep: float = 0.025  # per order resting deeper
-    order_lots: float = 6.0  # mean size of a limit order (geometric)
-    refill: float = 6.0  # arrivals at an empty level are this many times more frequent
-    typical_orders: float = 12.0  # orders at a level from which on arrivals are at their base rate
-    gap_s: float = 0.8  # mean time that the spread stays open after an attack
-    traded_share: float = 0.6  # part of an attacked queue that trades; the rest is cancelled
-    signal_relaxation_s: float = 6.0  # of the planted signal
-    flow_tilt: float = 4.0 / 3.0  # tilt of the order flow per unit of strength
-    max_flow_tilt: float = 0.8  # and never more than this
-    activity_sd: float = 0.6  # of log activity
-    activity_relaxation_s: float = 120.0
-    u_shape: float = 0.9  # activity at open and close over noon, less one
 
 
 def latent_path(seed: int, day: int, seconds: int, relaxation_s: float) -> NDArray[np.float64]:
@@ -105,12 +83,13 @@ def generate_day(
     """
     signal = latent_path(seed, day, seconds, parameters.signal_relaxation_s)
     activity = activity_path(seed, day, seconds, parameters)
-    tilt = min(parameters.max_flow_tilt, parameters.flow_tilt * strength)
+    tables = published_tables(parameters)
+    tilt = tables.tilt(strength)
     shape = (2, RING, QUEUE)
     ladder = _Ladder(np.zeros(shape, np.int64), np.zeros(shape, np.int64), np.zeros(shape[:2], np.int64))
     state = np.array([reference, reference + 1, 0, 0, 0, 0], np.int64)
     rng = np.random.default_rng([seed, day, 3])
-    rows = _simulate(rng, state, ladder, strength * signal, tilt * signal, activity, parameters)
+    rows = _simulate(rng, state, ladder, strength * signal, tilt * signal, activity, tables)
     return rows[rows[:, TS] < seconds * NS]  # the last burst may run past the close
 
 
@@ -126,9 +105,10 @@ def _simulate(rng, state, ladder, lean, tilt, activity, p):
         if second >= seconds:
             break
         speed = activity[second]
-        closing = 1.0 / p.gap_s if state[_GAP] != 0 else 0.0
-        attacking = speed * p.attempts if state[_GAP] == 0 else 0.0
-        trading = speed * p.trades
+        bids, asks = ladder.heads[0, state[_BID] % RING], ladder.heads[1, state[_ASK] % RING]
+        closing = p.closing if state[_GAP] != 0 else 0.0
+        attacking = speed * (p.depletion[bids] + p.depletion[asks]) if state[_GAP] == 0 else 0.0
+        trading = speed * (p.market[bids] + p.market[asks])
         total = closing + attacking + trading + speed * _weigh(weight, state, ladder, tilt[second], p)
         step = np.int64(-np.log(1.0 - rng.random()) / total * 1e9) + _STEP_NS
         if (state[_NOW] + step) // NS > second:  # rates change at the next second: draw again from there (memoryless)
@@ -152,8 +132,8 @@ def _open_book(rng, out, state, ladder, p):
     """The opening book at time 0; its last order is flagged LAST."""
     for level in range(LEVELS):
         for b in range(2):
-            for _ in range(4 + rng.poisson(p.typical_orders - 4)):
-                out = _join(rng, out, state, ladder, b, _price(state, b, level), p.order_lots)
+            for _ in range(p.opening_least[level] + rng.poisson(p.opening_more[level])):
+                out = _join(rng, out, state, ladder, b, _price(state, b, level), p.limit_lots)
     out[state[_COUNT] - 1, FLAGS] = LAST
     return out
 
@@ -166,9 +146,8 @@ def _weigh(weight, state, ladder, tilt, p):
         for b in range(2):
             orders = ladder.heads[b, _price(state, b, level) % RING]
             toward = tilt if b == 0 else -tilt
-            thin = 1.0 + (p.refill - 1.0) * max(0.0, 1.0 - orders / p.typical_orders)
-            arrive = (p.adds_best if level == 0 else p.adds_deep) * thin * (1.0 + toward)
-            leave = (p.cancels_best if level == 0 else p.cancels_deep) * orders * (1.0 - toward)
+            arrive = p.limit[level, orders] * (1.0 + toward)
+            leave = p.cancel[level, orders] * (1.0 - toward)
             weight[2 * level + b] = arrive
             weight[2 * LEVELS + 2 * level + b] = leave
             total += arrive + leave
@@ -178,7 +157,7 @@ def _weigh(weight, state, ladder, tilt, p):
 @njit(cache=True)
 def _attack(rng, out, state, ladder, lean, p):
     """Use up a best queue: part of it trades, the rest is cancelled, and the spread opens."""
-    up = rng.random() < 0.5 * (1.0 + lean)
+    up = rng.random() < _ask_share(state, ladder, p.depletion, lean)
     b = 1 if up else 0
     price = _price(state, b, 0)
     slot = price % RING
@@ -194,11 +173,11 @@ def _attack(rng, out, state, ladder, lean, p):
 def _close_gap(rng, out, state, ladder, lean, p):
     """End an attack: the other side follows, so that the price has moved, or the used-up side comes back."""
     gap = state[_GAP]
-    follows = rng.random() < 0.5 * (1.0 + lean * gap)
+    follows = rng.random() < p.follow * (1.0 + lean * gap)
     b = 0 if (gap > 0) == follows else 1  # side on which the new best queue stands
     state[_ASK if b else _BID] += -1 if b else 1
-    for _ in range(3 + rng.poisson(p.typical_orders / 2)):
-        out = _join(rng, out, state, ladder, b, _price(state, b, 0), p.order_lots)
+    for _ in range(p.refill_least + rng.poisson(p.refill_more)):
+        out = _join(rng, out, state, ladder, b, _price(state, b, 0), p.limit_lots)
         state[_NOW] += _STEP_NS
     state[_GAP] = 0
     for side in range(2):  # before their slots of the ladder are needed again
@@ -210,11 +189,11 @@ def _close_gap(rng, out, state, ladder, lean, p):
 @njit(cache=True)
 def _trade_within(rng, out, state, ladder, tilt, p):
     """A market order that leaves the best queue standing."""
-    b = 1 if rng.random() < 0.5 * (1.0 + tilt) else 0
+    b = 1 if rng.random() < _ask_share(state, ladder, p.market, tilt) else 0
     price = _price(state, b, 0)
     slot = price % RING
     queued = ladder.sizes[b, slot, : ladder.heads[b, slot]].sum()
-    return _hit(out, state, ladder, b, price, min(_geometric(rng, p.trade_lots), queued - 1))
+    return _hit(out, state, ladder, b, price, min(_geometric(rng, p.market_lots), queued - 1))
 
 
 @njit(cache=True)
@@ -229,11 +208,19 @@ def _limit_or_cancel(rng, out, state, ladder, weight, pick, p):
     b, level = chosen % 2, (chosen % (2 * LEVELS)) // 2
     price = _price(state, b, level)
     if chosen < 2 * LEVELS:
-        return _join(rng, out, state, ladder, b, price, p.order_lots)
+        return _join(rng, out, state, ladder, b, price, p.limit_lots)
     orders = ladder.heads[b, price % RING]
     if orders > (1 if level == 0 else 0):
         out = _cancel(out, state, ladder, b, price, int(rng.random() * orders))
     return out
+
+
+@njit(cache=True)
+def _ask_share(state, ladder, rates, tilt):
+    """Probability that an event at a best queue meets the ask's; `rates (N + 1,)` by the orders of a queue."""
+    asks = rates[ladder.heads[1, state[_ASK] % RING]] * (1.0 + tilt)
+    bids = rates[ladder.heads[0, state[_BID] % RING]] * (1.0 - tilt)
+    return asks / (asks + bids)
 
 
 @njit(cache=True)

@@ -24,11 +24,11 @@ from feature_repo.ticks.queue_reactive import (
     SIDE,
     SIZE,
     TS,
-    MarketParameters,
     activity_path,
     generate_day,
     latent_path,
 )
+from feature_repo.ticks.reactive_tables import MarketParameters
 from feature_repo.ticks.reader import IngestRequest, Option, PartitionPlan, ReadCount
 from feature_repo.ticks.schema import Flag, Kind, Side
 from feature_repo.ticks.selection import choose_days

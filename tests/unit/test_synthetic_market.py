@@ -11,7 +11,8 @@ from feature_repo.lake import Partition
 from feature_repo.pipeline.books import Book, build_book
 from feature_repo.ticks.batches import event_batch
 from feature_repo.ticks.predictability import HORIZONS_S, synthetic_samples, walk_forward
-from feature_repo.ticks.queue_reactive import NS, MarketParameters, activity_path
+from feature_repo.ticks.queue_reactive import NS, activity_path
+from feature_repo.ticks.reactive_tables import MarketParameters
 from feature_repo.ticks.synthetic import DEFAULT_STRENGTH, SyntheticOptions, business_days, clean_events, latent_signal
 
 DAYS = 6
