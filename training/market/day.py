@@ -15,6 +15,7 @@ from serving.contracts.observation import FORECAST_HORIZONS_S, FORECAST_NAMES
 
 if TYPE_CHECKING:
     from feature_repo.pipeline.books import Book
+    from training.market.impact import ImpactParameters
 
 BUCKET_NS = 300_000_000_000  # the volume curve's resolution, 5 minutes
 
@@ -41,6 +42,7 @@ class MarketDay:
     adv_lots: float = 0.0  # mean daily volume of earlier days; of this day where there is none earlier
     curve: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))  # earlier days' share of volume per bucket
     history_days: int = 0  # earlier days behind adv_lots and curve; 0: none, the curve is flat
+    impact: "ImpactParameters | None" = None  # how the price reacts to own trades in the world "impact"; None: unknown
 
     @property
     def volume_lots(self) -> int:
