@@ -77,16 +77,26 @@ def due_lots(lots: int, filled: int, step: int, slices: int, ahead_slices: int) 
 
 
 @njit(cache=True)
-def allowed_actions(mask: NDArray[np.float32], due: int, own_px: int, own_sz: int, opp_px: int, opp_sz: int) -> None:
-    """Write `mask (4,)`: 1 for actions that are possible. WAIT always is.
+def action_allowed(action: int, due: int, own_px: int, own_sz: int, opp_px: int, opp_sz: int) -> bool:
+    """True where `action` is possible. WAIT always is.
 
     PLACE needs lots due and a best price on the own side; IMPROVE a spread of two ticks or more besides; CROSS lots due
-    and somebody on the opposite side.
+    and somebody on the opposite side. A number that is no action is not possible.
     """
-    mask[WAIT] = 1
-    mask[PLACE] = 1 if due > 0 and own_sz > 0 else 0
-    mask[IMPROVE] = 1 if due > 0 and own_sz > 0 and opp_sz > 0 and abs(opp_px - own_px) > 1 else 0
-    mask[CROSS] = 1 if due > 0 and opp_sz > 0 else 0
+    if action == PLACE:
+        return due > 0 and own_sz > 0
+    if action == IMPROVE:
+        return due > 0 and own_sz > 0 and opp_sz > 0 and abs(opp_px - own_px) > 1
+    if action == CROSS:
+        return due > 0 and opp_sz > 0
+    return action == WAIT
+
+
+@njit(cache=True)
+def allowed_actions(mask: NDArray[np.float32], due: int, own_px: int, own_sz: int, opp_px: int, opp_sz: int) -> None:
+    """Write `mask (4,)`: 1 for actions that are possible (`action_allowed`)."""
+    for action in range(len(mask)):
+        mask[action] = 1.0 if action_allowed(action, due, own_px, own_sz, opp_px, opp_sz) else 0.0
 
 
 @njit(cache=True)

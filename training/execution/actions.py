@@ -1,4 +1,4 @@
-"""The four actions as messages to the venue, and the compiled step that every environment shares."""
+"""One decision of one episode, compiled: what it observes, what its action does, what it earns."""
 
 from typing import NamedTuple
 
@@ -6,12 +6,9 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from serving.contracts.actions import continuous_order, discrete_order
 from serving.contracts.observation import (
-    CROSS,
-    IMPROVE,
-    PLACE,
     PRIVATE_NAMES,
-    WAIT,
     allowed_actions,
     directional_signs,
     due_lots,
@@ -31,29 +28,28 @@ class StepSettings(NamedTuple):
     """ExecutionConfig as the compiled step reads it."""
 
     interval_ns: int
+    every_events: int  # 0: decisions on the time grid
     slices: int
     ahead_slices: int
+    continuous: bool
     maker_fee_bps: float
     taker_fee_bps: float
     risk_aversion: float
-    signs: NDArray[np.float32]
-    low: NDArray[np.float32]
-    high: NDArray[np.float32]
+    limits: NDArray[np.float32]  # (3, D): directional signs, lowest and highest values of the observation
 
 
 def step_settings(config: ExecutionConfig) -> StepSettings:
     """Settings of the compiled step for `config`."""
-    low, high = observation_bounds()
     return StepSettings(
         config.interval_ns,
+        config.decision_every_events or 0,
         config.slices,
         config.ahead_slices,
+        config.actions == "continuous",
         float(config.maker_fee_bps),
         float(config.taker_fee_bps),
         float(config.risk_aversion),
-        directional_signs(),
-        low,
-        high,
+        np.stack([directional_signs(), *observation_bounds()]),
     )
 
 
@@ -66,80 +62,110 @@ def best_prices(tape, state):
 
 
 @njit(cache=True)
-def send_action(tape, state, action, due, now_ns):
-    """Turn an allowed action into a message.
+def begin_decisions(tape, state):
+    """The first decision of a started episode is due at its arrival: find the feature row in force then."""
+    day = tape.days[state.day]
+    state.now_ns = state.start_ns
+    before = np.searchsorted(tape.feature_ns[day.feature_lo : day.feature_hi], state.start_ns, side="right")
+    state.feature = day.feature_lo + before - 1
 
-    WAIT cancels what rests. PLACE rests `due` lots at the own best price, IMPROVE one tick inside the spread. CROSS
-    takes `due` lots at once from the visible book (IOC, no price limit) and leaves nothing resting.
+
+@njit(cache=True)
+def follow_features(tape, state):
+    """Move on to the feature row in force at the decision: from where it stands, in steps that double."""
+    known, end = state.feature, tape.days[state.day].feature_hi
+    stride = 1
+    while known + stride < end and tape.feature_ns[known + stride] <= state.now_ns:
+        known += stride
+        stride *= 2
+    while stride > 1:
+        stride //= 2
+        if known + stride < end and tape.feature_ns[known + stride] <= state.now_ns:
+            known += stride
+    state.feature = known
+
+
+@njit(cache=True)
+def next_decision_ns(tape, state, settings):
+    """When the following decision is due; the horizon's end where none is left.
+
+    On the event grid that is the stamp of the `every_events`-th book row from here; rows of one stamp are one moment.
     """
-    own_px, _, _, _ = best_prices(tape, state)
-    if action == WAIT:
-        if state.rest_lots > 0 or state.pend_ns > 0:
-            submit(tape, state, now_ns, 0, 0, 0, 0, 0)
-    elif action == PLACE:
-        submit(tape, state, now_ns, own_px, due, 0, 0, 0)
-    elif action == IMPROVE:
-        submit(tape, state, now_ns, own_px + state.side, due, 0, 0, 0)
-    elif action == CROSS:
-        submit(tape, state, now_ns, 0, 0, due, 0, 0)
+    if settings.every_events == 0:
+        return state.now_ns + settings.interval_ns
+    at = state.row + settings.every_events
+    return min(tape.ts[at], state.end_ns) if at < state.row_hi else state.end_ns
+
+
+@njit(cache=True)
+def slice_now(state, settings):
+    """Slice of the schedule that the decision lies in, 0-based; `slices` at the horizon's end."""
+    return (state.now_ns - state.start_ns) // settings.interval_ns
 
 
 @njit(cache=True)
 def observe(tape, state, settings, out, mask):
     """Write observation `(D,)` and mask `(4,)` of the episode's present; returns a bad element's index or -1."""
-    now_ns = state.start_ns + state.step * settings.interval_ns
     own_px, own_sz, opp_px, opp_sz = best_prices(tape, state)
     mid2 = np.int64(tape.rows[state.row, MID2])
-    due = due_lots(state.lots, state.filled, state.step, settings.slices, settings.ahead_slices)
+    at = slice_now(state, settings)
+    due = due_lots(state.lots, state.filled, at, settings.slices, settings.ahead_slices)
     if state.done == 1:
         due = 0
     allowed_actions(mask, due, own_px, own_sz, opp_px, opp_sz)
-    behind = scheduled_lots(state.lots, state.step, settings.slices) - state.filled
-    left = max(0, state.end_ns - now_ns) / (state.end_ns - state.start_ns)
+    behind = scheduled_lots(state.lots, at, settings.slices) - state.filled
+    left = max(0, state.end_ns - state.now_ns) / (state.end_ns - state.start_ns)
     private_state(
         out, state.side, state.lots, state.filled, left, behind, settings.slices, state.rest_px, state.rest_lots,
         state.rest_ahead, own_px, own_sz, opp_px, opp_sz, mid2, state.arrival_mid2,
     )  # fmt: skip
-    day = tape.days[state.day]
-    at = day.feature_lo
-    at += np.searchsorted(tape.feature_ns[day.feature_lo : day.feature_hi], now_ns, side="right") - 1
-    if at < day.feature_lo:
+    if state.feature < tape.days[state.day].feature_lo:
         return PRIVATE_SIZE  # the first market feature is unknown: refused like NaN
+    row, limits = state.feature, settings.limits
     return finish_observation(
-        out, PRIVATE_SIZE, tape.features[at], tape.forecasts[at], tape.missing[at], state.side,
-        settings.signs, settings.low, settings.high,
+        out, PRIVATE_SIZE, tape.features[row], tape.forecasts[row], tape.missing[row], state.side,
+        limits[0], limits[1], limits[2],
     )  # fmt: skip
 
 
 @njit(cache=True)
-def step_episode(tape, state, action, settings, taken_px, taken_lots, episode, fills, fill_count):
-    """Act, play one decision interval, complete by force at the horizon; returns the reward in bps.
+def send_action(tape, state, action, settings):
+    """Send what `action` asks for; an impossible one is masked or clamped and counted.
 
-    A masked action counts as WAIT and is counted. The reward is minus the change of the marked shortfall, less
-    `risk_aversion` x (share still open x mid move of the step in bps)^2.
+    `action` is a row of float64: the number of a discrete action, or the values of a continuous one.
     """
-    now_ns = state.start_ns + state.step * settings.interval_ns
     own_px, own_sz, opp_px, opp_sz = best_prices(tape, state)
-    due = due_lots(state.lots, state.filled, state.step, settings.slices, settings.ahead_slices)
-    possible = action == WAIT
-    if action in (PLACE, IMPROVE):
-        possible = due > 0 and own_sz > 0
-        if action == IMPROVE:
-            possible = possible and opp_sz > 0 and abs(opp_px - own_px) > 1
-    elif action == CROSS:
-        possible = due > 0 and opp_sz > 0
-    if not possible:
-        state.masked += 1
-        action = WAIT
+    due = due_lots(state.lots, state.filled, slice_now(state, settings), settings.slices, settings.ahead_slices)
+    side = state.side
+    if settings.continuous:
+        order = continuous_order(action[0], action[1], side, due, own_px, own_sz, opp_px, opp_sz)
+    else:
+        order = discrete_order(np.int64(action[0]), side, due, own_px, own_sz, opp_px, opp_sz)
+    rest_px, rest_lots, cross_lots, changed = order
+    state.masked += changed
+    if rest_lots > 0 or cross_lots > 0 or state.rest_lots > 0 or state.pend_ns > 0:
+        submit(tape, state, state.now_ns, rest_px, rest_lots, cross_lots, 0, 0)
+
+
+@njit(cache=True)
+def step_episode(tape, state, action, settings, taken_px, taken_lots, episode, fills, fill_count):
+    """Act, play up to the next decision, complete by force at the horizon; returns the reward in bps.
+
+    The reward is minus the change of the marked shortfall, less `risk_aversion` x (share still open x mid move of the
+    step in bps)^2.
+    """
     open_share = (state.lots - state.filled) / state.lots
-    send_action(tape, state, action, due, now_ns)
+    send_action(tape, state, action, settings)
+    until_ns = next_decision_ns(tape, state, settings)
+    advance_episode(tape, state, until_ns, taken_px, taken_lots, episode, fills, fill_count)
     state.step += 1
-    advance_episode(tape, state, now_ns + settings.interval_ns, taken_px, taken_lots, episode, fills, fill_count)
+    state.now_ns = until_ns
     if state.filled == state.lots:
         state.done = 1
         state.rest_lots = state.pend_ns = 0
-    elif state.step >= settings.slices:
+    elif until_ns >= state.end_ns:
         complete_episode(tape, state, state.end_ns, taken_px, taken_lots, episode, fills, fill_count)
+    follow_features(tape, state)
     mid2 = np.int64(tape.rows[state.row, MID2])
     mark = cost_bps(state, mid2, settings.maker_fee_bps, settings.taker_fee_bps)
     move_bps = 1e4 * (mid2 - state.last_mid2) / state.arrival_mid2
@@ -149,24 +175,3 @@ def step_episode(tape, state, action, settings, taken_px, taken_lots, episode, f
     state.mark_bps = mark
     state.last_mid2 = mid2
     return reward
-
-
-@njit(cache=True)
-def step_batch(tape, states, actions, settings, taken_px, taken_lots, fills, fill_count, rewards):
-    """`step_episode` for every unfinished episode; finished ones keep their state and get reward 0."""
-    for i in range(len(states)):
-        rewards[i] = 0.0
-        if states[i].done == 0:
-            rewards[i] = step_episode(
-                tape, states[i], actions[i], settings, taken_px[i], taken_lots[i], i, fills, fill_count
-            )
-
-
-@njit(cache=True)
-def observe_batch(tape, states, settings, out, masks):
-    """`observe` for every episode; returns (episode, element) of the first value that is not finite, else (-1, -1)."""
-    for i in range(len(states)):
-        bad = observe(tape, states[i], settings, out[i], masks[i])
-        if bad >= 0:
-            return i, bad
-    return -1, -1

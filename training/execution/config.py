@@ -4,8 +4,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from feature_repo.errors import InputError
+from serving.contracts.actions import ACTION_SETS
 
 NS = 1_000_000_000
+WORLDS = ("replay",)
+"""Markets that an episode can be played in; each is added here by what implements it."""
 
 
 @dataclass(frozen=True)
@@ -13,25 +16,33 @@ class ExecutionConfig:
     """Frozen settings of parents and episodes; `from_dict` refuses unknown names."""
 
     horizon_s: int = 600  # time that a parent has
-    decision_interval_s: int = 30  # time between two decisions; divides the horizon, one slice of the schedule each
+    decision_interval_s: float = 30  # a slice of the schedule, and the time between decisions; divides the horizon
+    decision_every_events: int | None = None  # decide after so many book rows instead; the slices stay as they are
     lots: int | None = 200  # parent size; None: adv_fraction decides
     adv_fraction: float = 0.001  # parent size as a share of the mean daily volume of earlier days, where lots is None
     start_every_s: int = 600  # spacing of the arrival grid
     first_start_s: int = 60  # the first arrival of a session window comes this long after its open
     room_s: int = 5  # time that must be left between horizon and close for the forced sweep to arrive
     ahead_slices: int = 1  # slices that an agent may be ahead of the TWAP schedule
+    actions: str = "discrete"  # one of serving.contracts.actions.ACTION_SETS
     maker_fee_bps: float = 0.0
     taker_fee_bps: float = 0.0
     risk_aversion: float = 0.0  # weight of the inventory risk penalty in the reward; 0: rewards sum to minus IS
     latency_ns: int | None = None  # None: the instrument's own rule; 0 is a sensitivity, never a headline
     fill_model: str = "conservative"
+    world: str = "replay"  # one of WORLDS
 
     def __post_init__(self) -> None:
         """Refuse settings that contradict each other."""
-        if self.decision_interval_s <= 0 or self.horizon_s <= 0 or self.horizon_s % self.decision_interval_s:
+        if self.interval_ns <= 0 or self.horizon_s <= 0 or self.horizon_ns % self.interval_ns:
             raise InputError(
                 f"decision_interval_s {self.decision_interval_s} must be positive and divide horizon_s {self.horizon_s}"
             )
+        if self.decision_every_events is not None and self.decision_every_events < 1:
+            raise InputError(f"decision_every_events {self.decision_every_events} must be at least 1")
+        for name, known in (("actions", ACTION_SETS), ("world", WORLDS)):
+            if getattr(self, name) not in known:
+                raise InputError(f"{name} {getattr(self, name)!r} is not one of {', '.join(known)}")
         if self.lots is not None and self.lots <= 0:
             raise InputError(f"lots {self.lots} must be positive")
         if not 0 < self.adv_fraction <= 1:
@@ -43,13 +54,13 @@ class ExecutionConfig:
             )
         if self.ahead_slices < 0 or self.risk_aversion < 0:
             raise InputError(f"ahead_slices {self.ahead_slices}, risk_aversion {self.risk_aversion}: give 0 or more")
-        if self.latency_ns is not None and not 0 <= self.latency_ns < self.decision_interval_s * NS:
+        if self.latency_ns is not None and not 0 <= self.latency_ns < self.interval_ns:
             raise InputError(f"latency_ns {self.latency_ns} must be shorter than a decision interval and not negative")
 
     @property
     def slices(self) -> int:
-        """Decisions in a full episode."""
-        return self.horizon_s // self.decision_interval_s
+        """Slices of the schedule; on the time grid the decisions of a full episode."""
+        return self.horizon_ns // self.interval_ns
 
     @property
     def horizon_ns(self) -> int:
@@ -58,8 +69,8 @@ class ExecutionConfig:
 
     @property
     def interval_ns(self) -> int:
-        """Decision interval in nanoseconds."""
-        return self.decision_interval_s * NS
+        """Decision interval in nanoseconds, whole milliseconds."""
+        return round(self.decision_interval_s * 1000) * (NS // 1000)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for metadata and `env_config`."""

@@ -7,18 +7,19 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
+from gymnasium.utils import seeding
 from numpy.typing import NDArray
 
-from feature_repo.errors import InputError
 from feature_repo.lake import Partition
-from serving.contracts.observation import ACTION_NAMES, OBSERVATION_NAMES, OBSERVATION_SIZE, observation_bounds
-from training.execution.actions import observe_batch, step_batch, step_settings
+from serving.contracts.actions import CONTINUOUS_HIGH, CONTINUOUS_LOW, CONTINUOUS_NAMES
+from serving.contracts.observation import ACTION_NAMES, observation_bounds
 from training.execution.config import ExecutionConfig
-from training.execution.parents import ParentOrder, ParentSampler, check_parents
+from training.execution.parents import ParentOrder
+from training.execution.stepping import Stepper
 from training.market.day import MarketDay, load_market_days
-from training.market.engine import Engine
 
 Observation = dict[str, NDArray[Any]]
+Action = Any  # np.int64 of the discrete set, (2,) float32 of the continuous one
 
 
 def observation_space() -> spaces.Dict:
@@ -28,13 +29,28 @@ def observation_space() -> spaces.Dict:
     return spaces.Dict({"observation": spaces.Box(low, high, dtype=np.float32), "action_mask": mask})
 
 
-class ExecutionEnv(gym.Env[Observation, np.int64]):
+def action_space(config: ExecutionConfig) -> spaces.Space[Any]:
+    """`Discrete(4)`, or `Box (2,) float32` where the configuration asks for continuous actions."""
+    if config.actions == "discrete":
+        return spaces.Discrete(len(ACTION_NAMES))
+    return spaces.Box(CONTINUOUS_LOW, CONTINUOUS_HIGH, (len(CONTINUOUS_NAMES),), np.float32)
+
+
+class ExecutionEnv(gym.Env[Observation, Action]):
     """Work one parent order over its horizon.
 
     Episode. `reset` draws a parent (a day uniformly, then an arrival second in its session windows, then a side) or
-    takes `options={"parent": ParentOrder(...)}`. A decision is due every `decision_interval_s`; at the horizon what
-    remains is swept by force. The episode terminates when the parent is filled, by that sweep at the latest; it is
-    never truncated.
+    takes `options={"parent": ParentOrder(...)}`. Decisions come at the arrival and then
+
+    | setting | the next decision |
+    | --- | --- |
+    | decision_interval_s | after so many seconds, to the millisecond: once in each slice of the schedule |
+    | decision_every_events | where given, after so many book rows instead; rows of one time stamp are one moment |
+
+    The horizon is cut into slices of `decision_interval_s` on both grids. At the horizon what remains is swept by
+    force: through the visible book, and beyond it through levels one tick apart behind the deepest visible one, each of
+    the mean visible level's size (`extrapolated_lots` counts those). The episode terminates when the parent is filled,
+    by that sweep at the latest; it is never truncated.
 
     Observation: `observation` (D,) float32, unnormalised, and `action_mask` (4,) float32 with 1 for what is possible.
 
@@ -52,12 +68,13 @@ class ExecutionEnv(gym.Env[Observation, np.int64]):
     | own_queue_share | own / (opposite + own) lots at the best | 0, 1 |
     | due_to_opposite_size | lots due / lots at the opposite best | 0, 10 |
     | market features | as `feature_repo.pipeline.kernels.SIGNAL_V1`, the directional ones side-signed | -1e6, 1e6 |
-    | forecast_10s_bps, _30s_, _60s_ | mid move forecast, bps, side-signed; 0 where missing | -100, 100 |
+    | forecast_10s_bps, forecast_30s_bps, forecast_60s_bps | mid move, bps, side-signed; 0 where missing | -100, 100 |
     | forecast_missing | 1: no model older than the day | 0, 1 |
 
     Market features and forecasts are the last row stamped at or before the decision.
 
-    Actions, Discrete(4); `due` is min(remaining, TWAP schedule `ahead_slices` slices ahead - filled):
+    Actions. `due` is min(remaining, even schedule `ahead_slices` slices ahead - filled), never below 0. With
+    `actions` discrete, Discrete(4):
 
     | action | message |
     | --- | --- |
@@ -66,13 +83,30 @@ class ExecutionEnv(gym.Env[Observation, np.int64]):
     | 2 improve | rest `due` lots one tick inside the spread; masked where the spread is one tick |
     | 3 cross | take `due` lots from the visible book at once (IOC) |
 
-    Placing again at the same price keeps the queue place; lots added to it join the back. A masked action is played as
-    wait and counted.
+    With `actions` continuous, Box (2,) float32 in [-1, 1] (the constants are those of `serving.contracts.actions`):
+
+    | element | value | message |
+    | --- | --- | --- |
+    | share | -1 to 1 | work (share + 1) / 2 of `due`, to the nearest lot; 0 lots: cancel what rests |
+    | aggressiveness | -1 to 0 | rest 4 to 0 ticks behind the own best price (BEHIND_TICKS), to the nearest tick |
+    | aggressiveness | 0 to 0.5 | rest inside the spread, by twice this share of it, rounded down to a tick |
+    | aggressiveness | 0.5 to 1 | take the lots from the visible book at once (IOC), from CROSS_FROM on |
+
+    Placing again at the same price keeps the queue place; lots added to it join the back. A discrete action that is
+    masked is played as wait; a continuous one is clamped: to its bounds, to resting at the own best price where nobody
+    is opposite, to cancelling where the own side is empty or a value is not a number. `masked` counts both.
 
     Reward, bps of the parent's arrival value: minus the change of the shortfall with the open lots marked at the mid.
     The undiscounted sum is minus the implementation shortfall, fees included. `risk_aversion` > 0 also subtracts
-    risk_aversion x (open share x mid move of the step in bps)^2. After the last step `info` holds `is_bps`, `risk`,
-    `passive_share`, `masked` and `extrapolated_lots`.
+    risk_aversion x (open share x mid move of the step in bps)^2. After the last step `info` holds
+
+    | info | unit |
+    | --- | --- |
+    | is_bps | implementation shortfall, bps, fees included |
+    | risk | sum of (open share x mid move of the step in bps)^2 |
+    | passive_share | lots filled while resting / parent lots |
+    | masked | actions that were masked or clamped |
+    | extrapolated_lots | lots priced beyond the visible book |
 
     Raises InputError for no days, settings that no session window has room for, a parent that its day cannot hold, and
     values that are not finite.
@@ -86,58 +120,31 @@ class ExecutionEnv(gym.Env[Observation, np.int64]):
         """Episodes over `days`; `seed` starts the generator that draws parents."""
         self.config = config or ExecutionConfig()
         self.observation_space = observation_space()
-        self.action_space = spaces.Discrete(len(ACTION_NAMES))
-        self._days = list(days)
-        self._sampler = ParentSampler(self._days, self.config)
-        self._engine = Engine(self._days, 1, self.config.latency_ns, self.config.fill_model)
-        self._settings = step_settings(self.config)
-        self._rewards = np.zeros(1)
-        if seed is not None:
-            self._np_random, self._np_random_seed = gym.utils.seeding.np_random(seed)
+        self.action_space = action_space(self.config)
+        self._stepper = Stepper(days, self.config, 1)
+        self._np_random, self._np_random_seed = seeding.np_random(seed)
+        self._stepper.seed(self._np_random)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Observation, dict[str, Any]]:
         """Start a drawn parent, or the one in `options["parent"]`."""
         super().reset(seed=seed)
+        if seed is not None:
+            self._stepper.seed(self.np_random)
         parent = (options or {}).get("parent")
         if isinstance(parent, ParentOrder):
-            rows = parent.row()
-            check_parents(self._days, rows, self.config)
-            if parent.horizon_ns != self.config.horizon_ns:
-                wanted = self.config.horizon_ns
-                raise InputError(f"parent horizon {parent.horizon_ns} ns is not the environment's {wanted} ns")
+            self._stepper.start(parent.row())
+            out, mask = self._stepper.observe()
         else:
-            rows = self._sampler.draw(self.np_random, 1)
-        self._engine.start(rows)
-        return self._observe(), {}
+            out, mask = self._stepper.draw()
+        return {"observation": out[0], "action_mask": mask[0]}, {}
 
-    def step(self, action: np.int64) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
-        """Act, play one decision interval, and observe."""
-        actions = np.array([action], np.int64)
-        engine = self._engine
-        step_batch(
-            engine.tape, engine.states, actions, self._settings, engine.taken_px, engine.taken_lots,
-            engine.fill_rows, engine.fill_count, self._rewards,
-        )  # fmt: skip
-        state = engine.states[0]
-        done = bool(state["done"])
-        info = episode_info(state) if done else {}
-        return self._observe(), float(self._rewards[0]), done, False, info
-
-    def _observe(self) -> Observation:
-        out = np.zeros((1, OBSERVATION_SIZE), np.float32)
-        mask = np.zeros((1, len(ACTION_NAMES)), np.float32)
-        checked_observe(self._engine, self._settings, out, mask)
-        return {"observation": out[0], "action_mask": mask[0]}
-
-
-def checked_observe(engine: Engine, settings: Any, out: NDArray[np.float32], mask: NDArray[np.float32]) -> None:
-    """Write all observations and masks; raises InputError naming the first element that is not finite."""
-    episode, element = observe_batch(engine.tape, engine.states, settings, out, mask)
-    if episode >= 0:
-        start = int(engine.states[episode]["start_ns"])
-        raise InputError(f"observation {OBSERVATION_NAMES[element]} is not finite or unknown (parent from {start} ns)")
+    def step(self, action: Action) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
+        """Act, play up to the next decision, and observe."""
+        out, mask, reward, done = self._stepper.step_one(action)
+        info = episode_info(self._stepper.engine.states[0]) if done else {}
+        return {"observation": out, "action_mask": mask}, reward, done, False, info
 
 
 def episode_info(state: NDArray[np.void]) -> dict[str, float]:

@@ -2,12 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 
 from feature_repo.errors import InputError
 from training.execution.config import NS, ExecutionConfig
+from training.execution.streams import below, new_stream
 from training.market.day import MarketDay
 from training.market.orders import PARENT_DTYPE
 
@@ -40,14 +43,16 @@ def check_parents(days: Sequence[MarketDay], parents: NDArray[np.void], config: 
     A parent must be of a known side and positive, no larger than the day's volume, and start within a session window
     that has room for its horizon, the latency and the forced sweep; the book must have begun and must not end before.
     """
+    known = {int(i): (days[i].volume_lots, first_start_ns(days[i])) for i in np.unique(parents["day"])}
     for parent in parents:
         day = days[int(parent["day"])]
+        volume_lots, earliest = known[int(parent["day"])]
         where = f"{day.partition.instrument_id} {day.partition.date}"
         side, lots, start = int(parent["side"]), int(parent["lots"]), int(parent["start_ns"])
         if side not in (1, -1) or lots <= 0:
             raise InputError(f"parent side {side}, {lots} lots ({where}): side must be 1 or -1, lots positive")
-        if lots > day.volume_lots:
-            raise InputError(f"parent of {lots} lots exceeds the day's volume of {day.volume_lots} lots ({where})")
+        if lots > volume_lots:
+            raise InputError(f"parent of {lots} lots exceeds the day's volume of {volume_lots} lots ({where})")
         end = start + int(parent["horizon_ns"]) + config.room_s * NS + _latency_ns(day, config)
         if not any(opens <= start and end <= closes for opens, closes in day.windows):
             closes = max((c for o, c in day.windows if o <= start), default=day.windows[0][1])
@@ -55,10 +60,10 @@ def check_parents(days: Sequence[MarketDay], parents: NDArray[np.void], config: 
                 f"parent from {start} ns with horizon {int(parent['horizon_ns']) / NS:g} s needs the market until "
                 f"{end} ns, but its session window closes at {closes} ns ({where}): start earlier"
             )
-        if start < first_start_ns(day) or end > int(day.book.ts_ns[-1]):
+        if start < earliest or end > int(day.book.ts_ns[-1]):
             raise InputError(
                 f"parent from {start} to {end} ns lies outside the book of {where}, "
-                f"{first_start_ns(day)} to {int(day.book.ts_ns[-1])} ns"
+                f"{earliest} to {int(day.book.ts_ns[-1])} ns"
             )
 
 
@@ -103,47 +108,65 @@ def parent_grid(days: Sequence[MarketDay], config: ExecutionConfig) -> NDArray[n
     return parents
 
 
-class ParentSampler:
-    """Draws parents uniformly over days, then over the day's possible arrival seconds, then over the sides."""
+class ParentTable(NamedTuple):
+    """What `draw_parent` draws from; arrays are int64, K days with room among D, W spans a day."""
 
-    def __init__(self, days: Sequence[MarketDay], config: ExecutionConfig) -> None:
-        """Find the spans of `days` in which a parent fits; InputError where there is none."""
-        self._config = config
-        self._lots = np.array([parent_lots(day, config) for day in days], np.int64)
-        spans = [start_spans(day, config) for day in days]
-        self._days = np.array([i for i, found in enumerate(spans) if found], np.int64)
-        if not len(self._days):
-            raise InputError(f"no session window has room for a horizon of {config.horizon_s} s: shorten it")
-        width = max(len(found) for found in spans)
-        self._first = np.zeros((len(days), width), np.int64)
-        self._seconds = np.zeros((len(days), width), np.int64)  # arrival seconds in each span
-        for i, found in enumerate(spans):
-            for j, (_, first, last) in enumerate(found):
-                self._first[i, j], self._seconds[i, j] = first, (last - first) // NS + 1
-        self._ends = np.cumsum(self._seconds, axis=1)
-        for i in self._days:
-            probe = ParentOrder(int(i), 1, int(self._lots[i]), int(self._first[i, 0]), config.horizon_ns)
-            check_parents(days, probe.row(), config)
+    days: NDArray[np.int64]  # (K,) indices of the days with room for a parent
+    lots: NDArray[np.int64]  # (D,) size of a parent on each day
+    first: NDArray[np.int64]  # (D, W) first arrival of each span, ns
+    ends: NDArray[np.int64]  # (D, W) arrival seconds up to the end of each span, cumulative over the day
+    horizon_ns: int
 
-    def draw(self, rng: np.random.Generator, count: int) -> NDArray[np.void]:
-        """`count` parents, PARENT_DTYPE."""
-        parents = np.zeros(count, PARENT_DTYPE)
-        day = self._days[rng.integers(0, len(self._days), count)]
-        second = rng.integers(0, self._ends[day, -1])
-        span = (second[:, None] >= self._ends[day]).sum(axis=1)
-        into = second - (self._ends[day, span] - self._seconds[day, span])
-        parents["day"], parents["lots"] = day, self._lots[day]
-        parents["start_ns"] = self._first[day, span] + into * NS
-        parents["side"] = 2 * rng.integers(0, 2, count) - 1
-        parents["horizon_ns"] = self._config.horizon_ns
-        return parents
+
+def parent_table(days: Sequence[MarketDay], config: ExecutionConfig) -> ParentTable:
+    """The arrivals at which a parent fits, on every one of `days`; InputError where there is none."""
+    spans = [start_spans(day, config) for day in days]
+    usable = np.array([i for i, found in enumerate(spans) if found], np.int64)
+    if not len(usable):
+        raise InputError(f"no session window has room for a horizon of {config.horizon_s} s: shorten it")
+    lots = np.array([parent_lots(day, config) for day in days], np.int64)
+    width = max(len(found) for found in spans)
+    first, seconds = np.zeros((len(days), width), np.int64), np.zeros((len(days), width), np.int64)
+    for i, found in enumerate(spans):
+        for j, (_, earliest, last) in enumerate(found):
+            first[i, j], seconds[i, j] = earliest, (last - earliest) // NS + 1
+    for i in usable:
+        probe = ParentOrder(int(i), 1, int(lots[i]), int(first[i, 0]), config.horizon_ns)
+        check_parents(days, probe.row(), config)
+    return ParentTable(usable, lots, first, np.cumsum(seconds, axis=1), config.horizon_ns)
+
+
+@njit(cache=True)
+def draw_parent(table, stream, parent):
+    """Write a parent (PARENT_DTYPE) into `parent`: uniform over days, then over the day's arrival seconds, then sides.
+
+    `stream (1,) uint64` moves on by three draws.
+    """
+    day = table.days[below(stream, len(table.days))]
+    second = below(stream, table.ends[day, -1])
+    span, before = 0, np.int64(0)
+    while second >= table.ends[day, span]:
+        before = table.ends[day, span]
+        span += 1
+    parent.day, parent.lots = day, table.lots[day]
+    parent.start_ns = table.first[day, span] + (second - before) * NS
+    parent.side = 2 * below(stream, 2) - 1
+    parent.horizon_ns = table.horizon_ns
+
+
+@njit(cache=True)
+def _draw_parents(table, stream, parents):
+    for i in range(len(parents)):
+        draw_parent(table, stream, parents[i])
 
 
 def sample_parents(
     days: Sequence[MarketDay], config: ExecutionConfig, rng: np.random.Generator, count: int
 ) -> NDArray[np.void]:
-    """`count` parents over `days`, PARENT_DTYPE; the same generator state gives the same parents."""
-    return ParentSampler(days, config).draw(rng, count)
+    """`count` parents over `days`, PARENT_DTYPE, as environments draw them; `rng` in the same state gives the same."""
+    parents = np.zeros(count, PARENT_DTYPE)
+    _draw_parents(parent_table(days, config), new_stream(rng), parents)
+    return parents
 
 
 def _latency_ns(day: MarketDay, config: ExecutionConfig) -> int:

@@ -6,12 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.contracts.observation import ACTION_NAMES, OBSERVATION_SIZE
-from training.execution.actions import StepSettings, step_batch, step_settings
 from training.execution.config import ExecutionConfig
-from training.execution.env import checked_observe
-from training.execution.parents import check_parents
 from training.execution.policies import DecisionBatch, ModelPolicy, Policy, RandomPolicy
+from training.execution.stepping import Stepper
 from training.market.day import MarketDay
 from training.market.engine import Engine
 
@@ -65,35 +62,21 @@ def run_policy(
     All policies meet the same book, latency and fill model; parents do not see each other. Raises InputError for
     parents that their day cannot hold.
     """
-    check_parents(days, parents, config)
     count = len(parents)
-    engine = Engine(days, count, config.latency_ns, config.fill_model, max(1, FILLS_PER_PARENT * len(record)))
+    stepper = Stepper(days, config, count, max(1, FILLS_PER_PARENT * len(record)))
+    engine = stepper.engine
     flags = np.zeros(count, np.int64)
     flags[list(record)] = 1
-    engine.start(parents, record=flags)
-    settings = step_settings(config)
+    stepper.start(parents, flags)
     if isinstance(policy, RandomPolicy):
         policy.restart()
     if isinstance(policy, ModelPolicy):
-        _run_actions(policy, engine, settings, config)
+        while not (engine.states["done"] == 1).all():
+            stepper.act(policy.act(*stepper.observe()))
     else:
         _run_messages(policy, engine, days, config)
     engine.complete()
     return RunResult(policy.name, results(engine, days, config), engine.fills())
-
-
-def _run_actions(policy: ModelPolicy, engine: Engine, settings: StepSettings, config: ExecutionConfig) -> None:
-    count = len(engine.states)
-    out = np.zeros((count, OBSERVATION_SIZE), np.float32)
-    mask = np.zeros((count, len(ACTION_NAMES)), np.float32)
-    rewards = np.zeros(count)
-    for _ in range(config.slices):
-        checked_observe(engine, settings, out, mask)
-        actions = np.asarray(policy.act(out, mask), np.int64)
-        step_batch(
-            engine.tape, engine.states, actions, settings, engine.taken_px, engine.taken_lots,
-            engine.fill_rows, engine.fill_count, rewards,
-        )  # fmt: skip
 
 
 def _run_messages(policy: Policy, engine: Engine, days: Sequence[MarketDay], config: ExecutionConfig) -> None:

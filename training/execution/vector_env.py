@@ -4,28 +4,27 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from gymnasium import spaces
 from gymnasium.utils import seeding
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
 from feature_repo.errors import InputError
-from serving.contracts.observation import ACTION_NAMES, OBSERVATION_SIZE
-from training.execution.actions import step_batch, step_settings
 from training.execution.config import ExecutionConfig
-from training.execution.env import Observation, checked_observe, observation_space
-from training.execution.parents import ParentSampler, check_parents
+from training.execution.env import Observation, action_space, observation_space
+from training.execution.stepping import Stepper
 from training.market.day import MarketDay
-from training.market.engine import Engine
 
 INFO_FIELDS = ("is_bps", "risk", "passive_share", "masked", "extrapolated_lots")
 
 
-class ExecutionVectorEnv(VectorEnv[Observation, NDArray[np.int64], NDArray[Any]]):
+class ExecutionVectorEnv(VectorEnv[Observation, NDArray[Any], NDArray[Any]]):
     """`num_envs` episodes of ExecutionEnv side by side; its class docstring is the specification of one.
 
-    Observations are batched: `{"observation": (N, D) float32, "action_mask": (N, 4) float32}`, fresh arrays each step.
+    Observations are batched: `{"observation": (N, D) float32, "action_mask": (N, 4) float32}`. Every step returns fresh
+    arrays, so that a caller may keep them; writing them costs less than a tenth of a step. Actions are `(N,)` integers,
+    or `(N, 2)` floats of the continuous set.
+
     Autoreset is Gymnasium's NEXT_STEP: the step after an episode's end ignores its action, resets that episode with a
     newly drawn parent, and returns reward 0 with both flags False. `reset(options={"parents": PARENT_DTYPE (N,)})`
     starts given parents instead of drawn ones. Infos hold, where episodes ended, `(N,)` arrays of ExecutionEnv's infos
@@ -47,58 +46,44 @@ class ExecutionVectorEnv(VectorEnv[Observation, NDArray[np.int64], NDArray[Any]]
         self.config = config or ExecutionConfig()
         self.num_envs = num_envs
         self.single_observation_space = observation_space()
-        self.single_action_space = spaces.Discrete(len(ACTION_NAMES))
+        self.single_action_space = action_space(self.config)
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
-        self._days = list(days)
-        self._sampler = ParentSampler(self._days, self.config)
-        self._engine = Engine(self._days, num_envs, self.config.latency_ns, self.config.fill_model)
-        self._settings = step_settings(self.config)
-        self._ended = np.zeros(num_envs, bool)
+        self._stepper = Stepper(days, self.config, num_envs)
         self._np_random, self._np_random_seed = seeding.np_random(seed)
+        self._stepper.seed(self._np_random)
+
+    @property
+    def parents(self) -> NDArray[np.void]:
+        """The parents at work, PARENT_DTYPE `(N,)`; where an episode has just ended, the one it worked."""
+        return self._stepper.parents.copy()
 
     def reset(
         self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Observation, dict[str, Any]]:
-        """Start every episode anew; an int `seed` (of a list, the first) seeds the one generator that draws parents."""
+        """Start every episode anew; an int `seed` (of a list, the first) seeds the one stream that draws parents."""
         first = seed[0] if isinstance(seed, list) else seed
         if first is not None:
             self._np_random, self._np_random_seed = seeding.np_random(first)
+            self._stepper.seed(self._np_random)
         parents = (options or {}).get("parents")
         if parents is None:
-            parents = self._sampler.draw(self.np_random, self.num_envs)
+            out, masks = self._stepper.draw()
         else:
-            check_parents(self._days, parents, self.config)
-        self._engine.start(parents)
-        self._ended[:] = False
-        return self._observe(), {}
+            self._stepper.start(parents)
+            out, masks = self._stepper.observe()
+        return {"observation": out, "action_mask": masks}, {}
 
     def step(
-        self, actions: NDArray[np.int64]
+        self, actions: NDArray[Any]
     ) -> tuple[Observation, NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]]:
         """Step all episodes that run and reset those that ended in the step before."""
-        engine = self._engine
-        rewards = np.zeros(self.num_envs)
-        step_batch(
-            engine.tape, engine.states, np.asarray(actions, np.int64), self._settings, engine.taken_px,
-            engine.taken_lots, engine.fill_rows, engine.fill_count, rewards,
-        )  # fmt: skip
-        terminated = (engine.states["done"] == 1) & ~self._ended
+        out, masks, rewards, terminated = self._stepper.step(actions)
         infos = self._infos(terminated) if terminated.any() else {}
-        again = np.flatnonzero(self._ended)
-        if len(again):
-            engine.start(self._sampler.draw(self.np_random, len(again)), again)
-        self._ended = terminated.copy()
-        return self._observe(), rewards, terminated, np.zeros(self.num_envs, bool), infos
-
-    def _observe(self) -> Observation:
-        out = np.empty((self.num_envs, OBSERVATION_SIZE), np.float32)
-        mask = np.empty((self.num_envs, len(ACTION_NAMES)), np.float32)
-        checked_observe(self._engine, self._settings, out, mask)
-        return {"observation": out, "action_mask": mask}
+        return {"observation": out, "action_mask": masks}, rewards, terminated, np.zeros(self.num_envs, bool), infos
 
     def _infos(self, ended: NDArray[np.bool_]) -> dict[str, Any]:
-        states = self._engine.states
+        states = self._stepper.engine.states
         lots = np.maximum(states["lots"], 1)
         columns = (
             states["mark_bps"],
