@@ -1,0 +1,1 @@
+"""The reactive market: a queue-reactive book that own orders change, its estimation from data, and its worlds."""
