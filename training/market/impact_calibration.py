@@ -166,7 +166,7 @@ def calibrate_impact(
     root = np.sqrt(sizes / adv)
     temporary, temporary_draws = fit_temporary(root, cost, count, volatility, draws)
     halves = len(event.count)
-    event_draws = 1.0 * rng.multinomial(halves, np.full(halves, 1.0 / halves), settings.resamples)
+    event_draws = rng.multinomial(halves, np.full(halves, 1 / halves), settings.resamples).astype(np.float64)
     signs = event.flow.sum(0)
     response = np.concatenate([[0.0], np.cumsum(event.move.sum(0))[:-1]]) / signs[0]
     parameters = ImpactParameters(
