@@ -19,7 +19,7 @@ from serving.contracts.observation import (
 )
 from training.execution.config import ExecutionConfig
 from training.market.engine import advance_episode, complete_episode, cost_bps, submit
-from training.market.fills import MID2, opposite_offset, own_offset
+from training.market.tape import best_prices, mid2_now
 
 PRIVATE_SIZE = len(PRIVATE_NAMES)
 
@@ -51,14 +51,6 @@ def step_settings(config: ExecutionConfig) -> StepSettings:
         float(config.risk_aversion),
         np.stack([directional_signs(), *observation_bounds()]),
     )
-
-
-@njit(cache=True)
-def best_prices(tape, state):
-    """Own price, own size, opposite price, opposite size at the best in the state that the episode sees now."""
-    book, depth = tape.rows[state.row], tape.depth
-    own, opp = own_offset(state.side, depth), opposite_offset(state.side, depth)
-    return np.int64(book[own]), np.int64(book[own + depth]), np.int64(book[opp]), np.int64(book[opp + depth])
 
 
 @njit(cache=True)
@@ -107,7 +99,7 @@ def slice_now(state, settings):
 def observe(tape, state, settings, out, mask):
     """Write observation `(D,)` and mask `(4,)` of the episode's present; returns a bad element's index or -1."""
     own_px, own_sz, opp_px, opp_sz = best_prices(tape, state)
-    mid2 = np.int64(tape.rows[state.row, MID2])
+    mid2 = mid2_now(tape, state)
     at = slice_now(state, settings)
     due = due_lots(state.lots, state.filled, at, settings.slices, settings.ahead_slices)
     if state.done == 1:
@@ -166,7 +158,7 @@ def step_episode(tape, state, action, settings, taken_px, taken_lots, episode, f
     elif until_ns >= state.end_ns:
         complete_episode(tape, state, state.end_ns, taken_px, taken_lots, episode, fills, fill_count)
     follow_features(tape, state)
-    mid2 = np.int64(tape.rows[state.row, MID2])
+    mid2 = mid2_now(tape, state)
     mark = cost_bps(state, mid2, settings.maker_fee_bps, settings.taker_fee_bps)
     move_bps = 1e4 * (mid2 - state.last_mid2) / state.arrival_mid2
     risk = (open_share * move_bps) ** 2

@@ -42,6 +42,8 @@ class MarketDay:
     adv_lots: float = 0.0  # mean daily volume of earlier days; of this day where there is none earlier
     curve: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))  # earlier days' share of volume per bucket
     history_days: int = 0  # earlier days behind adv_lots and curve; 0: none, the curve is flat
+    leaves: NDArray[np.void] | None = None  # LEAF_DTYPE, what left its queue; None: not known order by order
+    halts: NDArray[np.int64] = field(default_factory=lambda: np.zeros((0, 2), np.int64))  # (H, 2) ns, from and to
     impact: "ImpactParameters | None" = None  # how the price reacts to own trades in the world "impact"; None: unknown
 
     @property
@@ -78,6 +80,7 @@ def load_market_day(features_dir: Path, forecasts_dir: Path | None, partition: P
     """
     from feature_repo.pipeline.books import load_book
     from feature_repo.pipeline.kernels import SIGNAL_V1
+    from feature_repo.pipeline.leaves import HALT, halts_of, load_leaves
 
     instruments = load_instruments(features_dir)
     if partition.instrument_id not in instruments:
@@ -98,6 +101,7 @@ def load_market_day(features_dir: Path, forecasts_dir: Path | None, partition: P
     book = load_book(features_dir, partition)
     if np.any(np.diff(book.ts_ns) < 0) or np.any(np.diff(feature_ns) <= 0):
         raise InputError(f"{path.parent}: time runs backwards in the book or its features; build them again")
+    leaves = load_leaves(features_dir, partition)
     return MarketDay(
         instrument=instrument,
         partition=partition,
@@ -109,6 +113,8 @@ def load_market_day(features_dir: Path, forecasts_dir: Path | None, partition: P
         forecasts=np.ascontiguousarray(forecasts[valid]),
         forecast_missing=missing[valid],
         windows=tuple(instrument.session_ns(partition.date)),
+        leaves=leaves if np.any(leaves["kind"] < HALT) else None,
+        halts=halts_of(leaves),
     )
 
 

@@ -7,7 +7,9 @@ One compiled path serves the single environment, the vector environment and the 
 * a replacement at the same price keeps its queue place for as many lots as rested; lots beyond that are a further
   order that joins the back (orders added later share one place, the newest one's); at another price all join the back;
 * lots filled while a message is in flight come off what it asks for, first off the part that crosses, so that a
-  parent is never overfilled; a newer message replaces one that has not arrived.
+  parent is never overfilled; a newer message replaces one that has not arrived;
+* in a halt and while the book is unknown (neither side shows) nothing of ours fills and messages are refused; an order
+  that rests stays, and joins the back again when an unknown book stands; nothing is played outside session windows.
 """
 
 from collections.abc import Sequence
@@ -18,59 +20,67 @@ from numba import njit
 from numpy.typing import NDArray
 
 from feature_repo.errors import InputError
-from training.market.fills import (
-    AGGRESSIVE,
-    FORCED,
-    MID2,
-    age_taken,
-    fill_resting,
-    largest_level,
-    level_size,
-    opposite_offset,
-    own_offset,
-    sweep,
-)
+from training.market.fills import AGGRESSIVE, FORCED, sweep
 from training.market.orders import EPISODE_DTYPE, FILL_DTYPE, INSTRUCTION_DTYPE, PARENT_DTYPE, TAKEN_CAPACITY
-from training.market.tape import Tape, build_tape
+from training.market.queues import kernel
+from training.market.resting import join, meet_leaf, meet_row, next_leaf, quiet_until
+from training.market.tape import FIFO, Tape, best_prices, build_tape, halted, last_row, mid2_now
 
 if TYPE_CHECKING:
     from training.market.day import MarketDay
 
-FILL_MODELS = ("conservative",)
-NO_ROW = np.iinfo(np.int64).max
+
+class ParentError(InputError):
+    """A parent that the tape cannot play: an unknown day, no book at its arrival, a horizon past the close."""
 
 
-@njit(cache=True)
+@kernel
 def start_episode(tape, state, parent, record):
-    """Reset `state` to the arrival of `parent`; False where no two-sided book stood then."""
+    """Reset `state` to the arrival of `parent`; False where no two-sided book stood then or its session is too short.
+
+    The session window must hold the parent's horizon and the latency of the sweep that completes it.
+    """
     day = tape.days[parent.day]
     state.day, state.side, state.lots = parent.day, parent.side, parent.lots
     state.start_ns, state.end_ns = parent.start_ns, parent.start_ns + parent.horizon_ns
     state.row_lo, state.row_hi = day.row_lo, day.row_hi
     state.latency_ns, state.next_row_arrival = day.latency_ns, day.next_row_arrival
-    state.row = day.row_lo + np.searchsorted(tape.ts[day.row_lo : day.row_hi], parent.start_ns, side="right") - 1
+    state.close_ns = _close_ns(tape, day, parent.start_ns)
     state.filled = state.passive_lots = state.aggressive_lots = state.forced_lots = state.extrapolated_lots = 0
     state.passive_cost = state.aggressive_cost = state.forced_cost = 0
-    state.spread2 = state.timing2 = state.impact2 = state.orders = 0
+    state.spread2 = state.timing2 = state.impact2 = state.orders = state.refused = 0
+    state.made_lots = state.met_lots = state.rerouted_lots = 0
     state.rest_px = state.rest_lots = state.rest_ahead = state.back_lots = state.back_ahead = 0
+    state.rest_part = state.back_part = state.rest_ns = state.back_ns = state.rest_unseen = state.waits = 0
+    state.rest_shown, state.leaf = -1, day.leaf_lo
     state.pend_ns = state.pend_forced = state.pend_filled = 0
     state.taken_count = state.step = state.masked = state.done = 0
     state.record = record
     state.mark_bps = state.penalty = 0.0
-    if state.row < day.row_lo:
-        state.arrival_mid2 = state.last_mid2 = 0
+    state.arrival_mid2 = state.last_mid2 = 0
+    state.row = day.row_lo
+    if tape.ts[day.row_lo] > parent.start_ns or state.end_ns + state.latency_ns >= state.close_ns:
         return False
-    state.arrival_mid2 = state.last_mid2 = np.int64(tape.rows[state.row, MID2])
+    state.row = last_row(tape.ts, day.row_lo, day.row_hi, parent.start_ns)
+    state.arrival_mid2 = state.last_mid2 = mid2_now(tape, state)
     return state.arrival_mid2 > 0
 
 
-@njit(cache=True)
+@kernel
+def _close_ns(tape, day, ts_ns):
+    """End of the session window that `ts_ns` lies in, 0 where it lies in none."""
+    for i in range(day.window_lo, day.window_hi):
+        if tape.windows[i, 0] <= ts_ns < tape.windows[i, 1]:
+            return tape.windows[i, 1]
+    return np.int64(0)
+
+
+@kernel
 def submit(tape, state, now_ns, rest_px, rest_lots, cross_lots, beyond, forced):
     """Send one message at `now_ns`; it is in flight until `pend_ns`."""
     if state.next_row_arrival == 1:
-        ahead = tape.ts[state.row + 1 : state.row_hi]
-        at = np.searchsorted(ahead, now_ns, side="right")
-        state.pend_ns = ahead[at] if at < len(ahead) else now_ns
+        following = last_row(tape.ts, state.row, state.row_hi, now_ns) + 1
+        state.pend_ns = tape.ts[following] if following < state.row_hi else now_ns
     else:
         state.pend_ns = now_ns + state.latency_ns
     state.pend_rest_px, state.pend_rest_lots = rest_px, rest_lots
@@ -82,86 +92,77 @@ def submit(tape, state, now_ns, rest_px, rest_lots, cross_lots, beyond, forced):
         state.orders += 1
 
 
-@njit(cache=True)
+@kernel
 def arrive(tape, state, taken_px, taken_lots, episode, fills, fill_count):
-    """Let the message in flight meet the book that stands at its arrival."""
-    ts_ns, depth = state.pend_ns, tape.depth
-    book = tape.rows[state.row]
+    """Let the message in flight meet the book that stands at its arrival.
+
+    In a halt or an unknown book it is refused and what rests stays as it was; a cancel and the forced sweep, which is
+    a charge and no order, are carried out.
+    """
+    ts_ns, row = state.pend_ns, tape.rows[state.row]
     state.pend_ns = 0
     cross = max(0, state.pend_cross_lots - state.pend_filled)
     rest = max(0, state.pend_rest_lots - max(0, state.pend_filled - state.pend_cross_lots))
     cross = min(cross, state.lots - state.filled)
     price = state.pend_rest_px
+    if cross + rest > 0 and state.pend_forced == 0:
+        unknown = row.bid_sz <= 0 and row.ask_sz <= 0
+        if unknown or halted(tape, state, ts_ns):
+            state.refused += 1
+            return
     if cross > 0 or rest == 0 or price != state.rest_px:
         state.rest_lots = state.back_lots = 0
     if cross > 0:
         kind = FORCED if state.pend_forced == 1 else AGGRESSIVE
         beyond = state.pend_beyond
-        sweep(state, book, depth, ts_ns, cross, 0, beyond, kind, taken_px, taken_lots, episode, fills, fill_count)
+        sweep(tape, state, ts_ns, cross, 0, beyond, kind, taken_px, taken_lots, episode, fills, fill_count)
     rest = min(rest, state.lots - state.filled)
     if state.rest_lots == 0 and rest > 0:  # the part that is marketable takes; the rest joins the book
-        rest -= sweep(
-            state, book, depth, ts_ns, rest, price, 0, AGGRESSIVE, taken_px, taken_lots, episode, fills, fill_count
-        )
-    join(state, book, depth, price, rest)
+        rest -= sweep(tape, state, ts_ns, rest, price, 0, AGGRESSIVE, taken_px, taken_lots, episode, fills, fill_count)
+    join(tape, state, ts_ns, price, rest)
 
 
-@njit(cache=True)
-def join(state, book, depth, price, lots):
-    """Let `lots` in all rest at `price`: fewer than now leave from the back, more join the back of the queue."""
-    own = own_offset(state.side, depth)
-    shown = level_size(book, own, depth, price, -state.side)
-    ahead = shown if shown >= 0 else largest_level(book, own, depth)
-    if state.rest_lots == 0:
-        state.rest_px, state.rest_ahead = price, ahead
-    elif lots < state.rest_lots:
-        state.back_lots = max(0, state.back_lots - (state.rest_lots - lots))
-    elif lots > state.rest_lots:
-        state.back_lots += lots - state.rest_lots
-        state.back_ahead = ahead
-    state.rest_lots = lots
-
-
-@njit(cache=True)
+@kernel
 def advance_episode(tape, state, until_ns, taken_px, taken_lots, episode, fills, fill_count):
-    """Play rows and arrivals stamped up to `until_ns`."""
-    depth = tape.depth
-    while True:
-        following = state.row + 1
-        row_ns = tape.ts[following] if following < state.row_hi else NO_ROW
-        if state.pend_ns > 0 and state.pend_ns < row_ns:
-            if state.pend_ns > until_ns:
-                return
-            arrive(tape, state, taken_px, taken_lots, episode, fills, fill_count)
-            continue
-        if row_ns > until_ns:
+    """Play rows and arrivals stamped up to `until_ns`, none from the close of the session window on."""
+    until_ns = min(until_ns, state.close_ns - 1)
+    while 0 < state.pend_ns <= until_ns:
+        _play(tape, state, state.pend_ns, taken_px, taken_lots, episode, fills, fill_count)
+        arrive(tape, state, taken_px, taken_lots, episode, fills, fill_count)
+    _play(tape, state, until_ns, taken_px, taken_lots, episode, fills, fill_count)
+
+
+@kernel
+def _play(tape, state, until_ns, taken_px, taken_lots, episode, fills, fill_count):
+    """Go to the last row stamped up to `until_ns`, by way of those on which something can happen to us."""
+    last = last_row(tape.ts, state.row, state.row_hi, until_ns)
+    while state.rest_lots > 0 or state.taken_count > 0:
+        met = tape.model == FIFO and state.rest_lots > 0 and next_leaf(tape, state, last, until_ns)
+        stop = max(state.row, min(last, tape.leaves[state.leaf].row - 1)) if met else last
+        row = quiet_until(tape, state, stop, taken_px, taken_lots)
+        state.row = min(row, stop)
+        if row <= stop:
+            meet_row(tape, state, taken_px, taken_lots, episode, fills, fill_count)
+        elif met:
+            meet_leaf(tape, state, episode, fills, fill_count)
+        else:
             return
-        if state.rest_lots == 0 and state.taken_count == 0:
-            # Nothing of ours is in the market: go straight to the last row before something can happen.
-            stop = until_ns if state.pend_ns == 0 else min(until_ns, state.pend_ns)
-            ahead = tape.ts[following : state.row_hi]
-            state.row = following + np.searchsorted(ahead, stop, side="right") - 1
-            continue
-        state.row = following
-        book = tape.rows[following]
-        if state.taken_count > 0:
-            age_taken(state, book, depth, taken_px, taken_lots)
-        if state.rest_lots > 0:
-            fill_resting(state, book, depth, row_ns, taken_px, taken_lots, episode, fills, fill_count)
+    state.row = last
 
 
-@njit(cache=True)
+@kernel
 def complete_episode(tape, state, now_ns, taken_px, taken_lots, episode, fills, fill_count):
     """Forced completion: at `now_ns` send a sweep of all that remains and play until it has arrived."""
     remaining = state.lots - state.filled
     if remaining > 0:
         submit(tape, state, now_ns, 0, 0, remaining, 1, 1)
+        state.pend_ns = min(state.pend_ns, state.close_ns - 1)  # snapshots may pause until after the close
         advance_episode(tape, state, state.pend_ns, taken_px, taken_lots, episode, fills, fill_count)
     state.rest_lots = state.back_lots = state.pend_ns = 0
     state.done = 1
 
 
-@njit(cache=True)
+@kernel
 def cost_bps(state, mid2, maker_fee_bps, taker_fee_bps):
     """Shortfall so far in bps of the parent's arrival value, what remains marked at `mid2`; fees included."""
     cost = state.passive_cost + state.aggressive_cost + state.forced_cost
@@ -220,15 +221,12 @@ class Engine:
         fill_capacity: int = 1,
     ) -> None:
         """Lay the days on a tape and make room for `episodes` and for `fill_capacity` recorded fills."""
-        if fill_model not in FILL_MODELS:
-            raise InputError(f"fill model {fill_model!r} is not one of {', '.join(FILL_MODELS)}")
-        if not days:
-            raise InputError("the market engine needs at least one day, got none")
-        self.tape: Tape = build_tape(days, latency_ns)
+        self.tape: Tape = build_tape(days, latency_ns, fill_model)
+        self.fill_model = fill_model
         self.states: NDArray[np.void] = np.zeros(episodes, EPISODE_DTYPE)
         self.states["done"] = 1
         self.taken_px = np.zeros((episodes, TAKEN_CAPACITY), np.int64)
-        self.taken_lots = np.zeros((episodes, TAKEN_CAPACITY), np.int64)
+        self.taken_lots = np.zeros((episodes, TAKEN_CAPACITY, 2), np.int64)  # taken, printed there since it changed
         self.fill_rows = np.zeros(fill_capacity, FILL_DTYPE)
         self.fill_count = np.zeros(1, np.int64)
 
@@ -240,20 +238,33 @@ class Engine:
     ) -> None:
         """Start `parents` (PARENT_DTYPE) in the episodes `indices` (all by default); `record` 1 keeps their fills.
 
-        Raises InputError where no two-sided book stood at a parent's arrival, or a day index is unknown.
+        Raises ParentError where no two-sided book stood at a parent's arrival, its session window closes before its
+        horizon is over, or a day index is unknown.
         """
         where = np.arange(len(self.states)) if indices is None else np.asarray(indices, np.int64)
         rows = np.ascontiguousarray(parents, dtype=PARENT_DTYPE)
         if len(rows) != len(where):
-            raise InputError(f"{len(rows)} parents for {len(where)} episodes: their numbers must agree")
+            raise ParentError(f"{len(rows)} parents for {len(where)} episodes: their numbers must agree")
         unknown = (rows["day"] < 0) | (rows["day"] >= len(self.tape.days))
         if unknown.any():
-            raise InputError(f"parent on day index {rows['day'][unknown][0]}; the tape holds {len(self.tape.days)}")
+            raise ParentError(f"parent on day index {rows['day'][unknown][0]}; the tape holds {len(self.tape.days)}")
         flags = np.zeros(len(rows), np.int64) if record is None else np.asarray(record, np.int64)
         failed = _start_batch(self.tape, self.states, where, rows, flags)
         if failed >= 0:
-            parent = rows[failed]
-            raise InputError(f"no two-sided book stands at {parent['start_ns']} ns (day {parent['day']}): start later")
+            raise ParentError(self._refusal(rows[failed], self.states[where[failed]]))
+
+    def _refusal(self, parent: NDArray[np.void], state: NDArray[np.void]) -> str:
+        """Why an episode did not start, in words."""
+        start, ends, closes = (int(value) for value in (parent["start_ns"], state["end_ns"], state["close_ns"]))
+        ends += int(state["latency_ns"])
+        if closes == 0:
+            return f"parent from {start} ns lies in no session window (day {parent['day']}): start within one"
+        if ends >= closes:
+            return (
+                f"parent from {start} ns needs the market until {ends} ns, its session window closes at {closes} ns "
+                f"(day {parent['day']}): start earlier"
+            )
+        return f"no two-sided book stands at {start} ns (day {parent['day']}): start later"
 
     def submit(self, now_ns: NDArray[np.int64], instructions: NDArray[np.void]) -> None:
         """Send one message per unfinished episode (INSTRUCTION_DTYPE, `(N,)`), decided at `now_ns (N,) int64`."""
@@ -284,12 +295,7 @@ class Engine:
 
 @njit(cache=True)
 def _best(tape, states):
-    count, depth = len(states), tape.depth
-    own_px, own_sz = np.zeros(count, np.int64), np.zeros(count, np.int64)
-    opp_px, opp_sz = np.zeros(count, np.int64), np.zeros(count, np.int64)
-    for i in range(count):
-        book = tape.rows[states[i].row]
-        own, opp = own_offset(states[i].side, depth), opposite_offset(states[i].side, depth)
-        own_px[i], own_sz[i] = book[own], book[own + depth]
-        opp_px[i], opp_sz[i] = book[opp], book[opp + depth]
-    return own_px, own_sz, opp_px, opp_sz
+    found = np.zeros((4, len(states)), np.int64)
+    for i in range(len(states)):
+        found[0, i], found[1, i], found[2, i], found[3, i] = best_prices(tape, states[i])
+    return found[0], found[1], found[2], found[3]

@@ -1,88 +1,39 @@
-"""How own orders meet the book: sweeps that remember what was taken, and the conservative queue of resting orders.
-
-A book row is one int32 vector of length 4 + 4 K (see `tape`): trade price, trade size, trade aggressor, twice the mid;
-then bid prices, bid sizes, ask prices, ask sizes, K each, best first, 0 where there is no level.
+"""How own orders take lots, and the memory of what they took: sweeps, the ledger, and what a fill is booked as.
 
 Own lots taken from a displayed level stay taken until the level's displayed size grows or the level disappears: the
 ledger holds (price, lots taken) and keeps `taken = min(taken, displayed)` at every row, so that what can be had is
-`displayed - taken`. The rule is the one that DESIGN asks for; hftbacktest's default, by contrast, refills at once.
+`displayed - taken`. A level that leaves the visible depth keeps its entry, and so does every level while the book is
+unknown: what nobody sees has not been replaced. The rule is the one that DESIGN asks for; hftbacktest's default, by
+contrast, refills at once.
+
+A historical trade at such a price that is larger than what we left there could not have been: its excess is counted as
+re-routed lots. Whom it would have met instead is not played: the level behind is not charged for it.
 """
 
 import numpy as np
-from numba import njit
 
 from training.market.orders import TAKEN_CAPACITY
+from training.market.queues import kernel
+from training.market.tape import level, level_size, mean_level
 
-HEAD = 4  # columns before the levels
-TRADE_PX, TRADE_SZ, TRADE_SIDE, MID2 = 0, 1, 2, 3
 PASSIVE, AGGRESSIVE, FORCED = 1, 2, 3
 
 
-@njit(cache=True)
-def own_offset(side, depth):
-    """Column of the first price on the parent's own side (bids for a buy)."""
-    return HEAD if side > 0 else HEAD + 2 * depth
-
-
-@njit(cache=True)
-def opposite_offset(side, depth):
-    """Column of the first price on the side that the parent would take from (asks for a buy)."""
-    return HEAD + 2 * depth if side > 0 else HEAD
-
-
-@njit(cache=True)
-def level_size(book, offset, depth, price, outward):
-    """Displayed lots at `price`; 0 where the visible range shows none, -1 where the price lies beyond what is visible.
-
-    `outward` is the sign of the direction in which the side's prices get worse (-1 bids, 1 asks).
-    """
-    for k in range(depth):
-        size = book[offset + depth + k]
-        if size <= 0:
-            break
-        away = outward * (book[offset + k] - price)
-        if away == 0:
-            return size
-        if away > 0:
-            return 0
-    return -1
-
-
-@njit(cache=True)
-def largest_level(book, offset, depth):
-    """Largest displayed size of a side, 0 where the side is empty: the queue assumed at a price that is not visible."""
-    largest = 0
-    for k in range(depth):
-        largest = max(largest, book[offset + depth + k])
-    return largest
-
-
-@njit(cache=True)
-def mean_level(book, offset, depth):
-    """Mean displayed lots per visible level, at least 1: the size of every level assumed beyond the visible ones."""
-    total, count = 0, 0
-    for k in range(depth):
-        if book[offset + depth + k] > 0:
-            total += book[offset + depth + k]
-            count += 1
-    return max(1, total // count) if count > 0 else 1
-
-
-@njit(cache=True)
+@kernel
 def taken_at(state, taken_px, taken_lots, price):
     """Own lots that are still missing from the displayed size at `price`."""
     for j in range(state.taken_count):
         if taken_px[j] == price:
-            return taken_lots[j]
-    return 0
+            return taken_lots[j, 0]
+    return np.int64(0)
 
 
-@njit(cache=True)
+@kernel
 def remember_taken(state, taken_px, taken_lots, price, lots):
     """Add `lots` at `price` to the ledger; a full ledger forgets the entry farthest from this price."""
     for j in range(state.taken_count):
         if taken_px[j] == price:
-            taken_lots[j] += lots
+            taken_lots[j, 0] += lots
             return
     slot = state.taken_count
     if slot == TAKEN_CAPACITY:
@@ -93,31 +44,44 @@ def remember_taken(state, taken_px, taken_lots, price, lots):
     else:
         state.taken_count += 1
     taken_px[slot] = price
-    taken_lots[slot] = lots
+    taken_lots[slot, 0], taken_lots[slot, 1] = lots, 0
 
 
-@njit(cache=True)
-def age_taken(state, book, depth, taken_px, taken_lots):
-    """Let the ledger follow the displayed book: a level that shrank or went takes the memory of our lots with it."""
-    side = state.side
-    offset = opposite_offset(side, depth)
-    if book[offset + depth] <= 0:  # the side shows nothing: every level disappeared
+@kernel
+def age_taken(tape, state, taken_px, taken_lots):
+    """Let the ledger follow the displayed book: a level that shrank or went takes the memory of our lots with it.
+
+    First the row's trade is held against what we had left of the level before it; prints add up until the displayed
+    size answers them (`taken_lots[:, 1]`), since feeds print a sweep in pieces.
+    """
+    row, opposite = state.row, -state.side
+    if level(tape, row, opposite, 0)[1] <= 0:  # the side shows nothing: every level disappeared
         state.taken_count = 0
         return
-    j = 0
+    now = tape.rows[row]
+    j = np.int64(0)
     while j < state.taken_count:
-        shown = level_size(book, offset, depth, taken_px[j], side)
-        if shown >= 0 and taken_lots[j] > shown:
-            taken_lots[j] = shown
-        if taken_lots[j] == 0:
+        shown = level_size(tape, row, opposite, taken_px[j])
+        before = level_size(tape, row - 1, opposite, taken_px[j])
+        if now.trade_sz > 0 and now.trade_px == taken_px[j] and before >= 0:
+            left, printed = before - taken_lots[j, 0], taken_lots[j, 1]
+            missed = min(taken_lots[j, 0], max(np.int64(0), printed + now.trade_sz - left))
+            state.rerouted_lots += missed - min(taken_lots[j, 0], max(np.int64(0), printed - left))
+            taken_lots[j, 1] = printed + now.trade_sz
+        if shown != before:
+            taken_lots[j, 1] = 0
+        if shown >= 0 and taken_lots[j, 0] > shown:
+            taken_lots[j, 0] = shown
+        if taken_lots[j, 0] == 0:
             state.taken_count -= 1
             taken_px[j] = taken_px[state.taken_count]
-            taken_lots[j] = taken_lots[state.taken_count]
+            taken_lots[j, 0] = taken_lots[state.taken_count, 0]
+            taken_lots[j, 1] = taken_lots[state.taken_count, 1]
         else:
             j += 1
 
 
-@njit(cache=True)
+@kernel
 def record_fill(state, ts_ns, price, lots, kind, best, mid2, episode, fills, fill_count):
     """Book `lots` at `price` into the episode's accounts; `best` is the opposite best price for a taken fill."""
     side = state.side
@@ -147,25 +111,25 @@ def record_fill(state, ts_ns, price, lots, kind, best, mid2, episode, fills, fil
         fill_count[0] += 1
 
 
-@njit(cache=True)
-def sweep(state, book, depth, ts_ns, lots, limit, beyond, kind, taken_px, taken_lots, episode, fills, fill_count):
+@kernel
+def sweep(tape, state, ts_ns, lots, limit, beyond, kind, taken_px, taken_lots, episode, fills, fill_count):
     """Take up to `lots` from the opposite side, best first, no worse than `limit` (0: no limit). Returns lots taken.
 
     With `beyond`, what the visible book lacks comes from levels one tick apart behind the deepest visible one, each
     with the mean visible level size; those lots are counted as extrapolated. Where the side shows nothing, the first
     such level is the first price beyond the last known mid. A price never falls below one tick.
     """
-    side = state.side
-    offset = opposite_offset(side, depth)
-    mid2 = np.int64(book[MID2])
-    best = np.int64(book[offset]) if book[offset + depth] > 0 else np.int64(0)
+    row, side = state.row, state.side
+    mid2 = np.int64(tape.rows[row].mid2)
+    price, size = level(tape, row, -side, 0)
+    best = price if size > 0 else np.int64(0)
     price = best
     left = lots
-    for k in range(depth):
-        size = book[offset + depth + k]
+    for k in range(tape.depth):
+        px, size = level(tape, row, -side, k)
         if left == 0 or size <= 0:
             break
-        price = np.int64(book[offset + k])
+        price = px
         if limit > 0 and side * (price - limit) > 0:
             return lots - left
         take = min(left, size - taken_at(state, taken_px, taken_lots, price))
@@ -178,7 +142,7 @@ def sweep(state, book, depth, ts_ns, lots, limit, beyond, kind, taken_px, taken_
     if best == 0:
         price = mid2 // 2 if side > 0 else (mid2 + 1) // 2
         best = max(np.int64(1), price + side)
-    size = mean_level(book, offset, depth)
+    size = mean_level(tape, row, -side)
     while left > 0:
         price = max(np.int64(1), price + side)
         free = left if price == 1 else size - taken_at(state, taken_px, taken_lots, price)
@@ -190,73 +154,3 @@ def sweep(state, book, depth, ts_ns, lots, limit, beyond, kind, taken_px, taken_
             state.extrapolated_lots += take
             left -= take
     return lots
-
-
-@njit(cache=True)
-def fill_passively(state, lots, ts_ns, mid2, episode, fills, fill_count):
-    """Book `lots` at our own resting price, front of the queue first."""
-    from_back = max(0, lots - (state.rest_lots - state.back_lots))
-    state.rest_lots -= lots
-    state.back_lots -= from_back
-    if state.rest_lots == state.back_lots and state.back_lots > 0:  # what was added later is now the front
-        state.rest_ahead, state.back_lots = state.back_ahead, 0
-    record_fill(state, ts_ns, state.rest_px, lots, PASSIVE, 0, mid2, episode, fills, fill_count)
-    if state.pend_ns > 0:
-        state.pend_filled += lots
-
-
-@njit(cache=True)
-def trade_reaches(state, volume):
-    """Let `volume` traded at our price eat into the queue; returns the own lots that it reaches.
-
-    The queue is: rest_ahead lots of others, our front, more of others up to back_ahead in all, our back.
-    """
-    front = state.rest_lots - state.back_lots
-    reached = min(front, max(0, volume - state.rest_ahead))
-    state.rest_ahead = max(0, state.rest_ahead - volume)
-    if state.back_lots > 0:
-        behind = volume - reached
-        passed = min(state.back_ahead, behind)
-        state.back_ahead -= passed
-        if reached == front:
-            reached += min(state.back_lots, behind - passed)
-    return reached
-
-
-@njit(cache=True)
-def fill_resting(state, book, depth, ts_ns, taken_px, taken_lots, episode, fills, fill_count):
-    """Let one book row meet the resting lots under the conservative queue.
-
-    * a trade through our price fills up to its volume; a trade at our price first uses up the queue ahead;
-      trades by our own side do not count, trades of unknown side do;
-    * the queue ahead is never more than what is displayed at our price (cancels ahead of us count only then);
-    * displayed opposite lots at or through our price, less those already taken, fill us at our own price.
-    """
-    side = state.side
-    price = state.rest_px
-    mid2 = np.int64(book[MID2])
-    volume = np.int64(book[TRADE_SZ])
-    if volume > 0 and book[TRADE_SIDE] != side:
-        beyond = side * (price - book[TRADE_PX])
-        lots = np.int64(0)
-        if beyond == 0:
-            lots = trade_reaches(state, volume)
-        elif beyond > 0:
-            state.rest_ahead = state.back_ahead = 0
-            lots = min(state.rest_lots, volume)
-        if lots > 0:
-            fill_passively(state, lots, ts_ns, mid2, episode, fills, fill_count)
-    shown = level_size(book, own_offset(side, depth), depth, price, -side)
-    if shown >= 0:
-        state.rest_ahead = min(state.rest_ahead, shown)
-        state.back_ahead = min(state.back_ahead, shown)
-    offset = opposite_offset(side, depth)
-    for k in range(depth):
-        size = book[offset + depth + k]
-        level_px = np.int64(book[offset + k])
-        if state.rest_lots == 0 or size <= 0 or side * (level_px - price) > 0:
-            break
-        lots = min(state.rest_lots, size - taken_at(state, taken_px, taken_lots, level_px))
-        if lots > 0:
-            remember_taken(state, taken_px, taken_lots, level_px, lots)
-            fill_passively(state, lots, ts_ns, mid2, episode, fills, fill_count)

@@ -44,6 +44,7 @@ EPISODE_DTYPE = np.dtype(
         for name in (
             # the parent and where its day lies on the tape
             *("day", "side", "lots", "start_ns", "end_ns"),
+            "close_ns",  # end of its session window: nothing is played from there on
             *("row", "row_lo", "row_hi", "latency_ns", "next_row_arrival"),
             "arrival_mid2",  # twice the mid at arrival, ticks
             # accounts: lots, and sums of price_ticks * lots
@@ -52,8 +53,17 @@ EPISODE_DTYPE = np.dtype(
             # parts of the shortfall, sums of half ticks * lots: their total is 2 * side * (price - arrival) * lots
             *("spread2", "timing2", "impact2"),
             "orders",  # messages that placed or replaced an order
+            "refused",  # messages that met a halt or an unknown book
+            # divergence from history, lots: of historical executions that our resting order got in place of others, of
+            # displayed lots that crossed it, of historical executions that wanted lots which we had taken
+            *("made_lots", "met_lots", "rerouted_lots"),
             # what rests, all at one price; rest_lots 0: nothing. Its last back_lots were added later, behind more queue
             *("rest_px", "rest_lots", "rest_ahead", "back_lots", "back_ahead"),
+            *("rest_part", "back_part"),  # 2^-16 lots that the queue ahead is shorter than rest_ahead, back_ahead
+            *("rest_ns", "back_ns"),  # when they joined
+            *("rest_shown", "rest_unseen"),  # displayed there (-1: not visible), lots traded there since that changed
+            "waits",  # 1: the book is unknown, what rests joins again when it stands
+            "leaf",  # the next leaf of the day that what rests has not met
             # the message in flight; pend_ns 0: none
             *("pend_ns", "pend_rest_px", "pend_rest_lots", "pend_cross_lots", "pend_beyond", "pend_forced"),
             "pend_filled",  # lots filled passively while it was in flight
