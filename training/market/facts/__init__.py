@@ -1,0 +1,1 @@
+"""Stylized facts of a market's book and trades, recorded or simulated: each a curve and some numbers with intervals."""
