@@ -1,9 +1,12 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from market_fixtures import make_day, random_rows
 
+from serving.contracts.actions import ACTION_SETS
 from training.execution.baselines import default_policies
 from training.execution.config import ExecutionConfig
 from training.execution.env import ExecutionEnv
@@ -14,7 +17,14 @@ from training.execution.vector_env import ExecutionVectorEnv
 
 CONFIG = ExecutionConfig(lots=120, maker_fee_bps=-0.1, taker_fee_bps=0.3)
 FREE = ExecutionConfig(lots=120)
+MODES = [
+    replace(CONFIG, actions=actions, decision_every_events=events) for actions in ACTION_SETS for events in (None, 20)
+]
 seeds = st.integers(0, 2**31 - 1)
+
+
+def mode_name(config):
+    return f"{config.actions}-{config.decision_every_events}"
 
 
 @pytest.fixture(scope="module")
@@ -24,41 +34,71 @@ def days():
     return [make_day(rows), make_day(rows, snapshot=True), make_day(random_rows(rng, start_mid=300), latency_ns=0)]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(seed=seeds)
-def test_reward_telescopes_to_minus_the_shortfall(days, seed):
-    env = ExecutionEnv(days, CONFIG)
-    rng = np.random.default_rng(seed)
+@pytest.mark.parametrize("config", MODES, ids=mode_name)
+def test_reward_telescopes_to_minus_the_shortfall(days, config, seed):
+    env = ExecutionEnv(days, config)
+    env.action_space.seed(seed)
     observation, _ = env.reset(seed=seed)
-    total, done, steps = 0.0, False, 0
+    total, done = 0.0, False
     while not done:
         assert env.observation_space.contains(observation)
-        observation, reward, done, truncated, info = env.step(rng.integers(0, 4))
-        total, steps = total + reward, steps + 1
-    assert not truncated and steps <= CONFIG.slices
+        observation, reward, done, truncated, info = env.step(env.action_space.sample())
+        total += reward
+        assert not truncated
     assert total == pytest.approx(-info["is_bps"], abs=1e-8)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=5, deadline=None)
 @given(seed=seeds)
-def test_vector_environment_agrees_with_single_environments_step_by_step(days, seed):
-    rng = np.random.default_rng(seed)
-    parents = sample_parents(days, CONFIG, rng, 5)
-    vector = ExecutionVectorEnv(days, CONFIG, 5)
-    singles = [ExecutionEnv(days, CONFIG) for _ in parents]
-    batch, _ = vector.reset(options={"parents": parents})
-    for env, parent in zip(singles, parents, strict=True):
-        env.reset(options={"parent": ParentOrder(*(int(value) for value in parent))})
-    running = np.ones(5, bool)
-    while running.any():
-        actions = rng.integers(0, 4, 5)
-        batch, rewards, ended, _, _ = vector.step(actions)
-        for i in np.flatnonzero(running):
-            observation, reward, done, _, _ = singles[i].step(actions[i])
-            assert reward == rewards[i] and done == ended[i]
-            for name in observation:
-                np.testing.assert_array_equal(observation[name], batch[name][i])
-        running &= ~ended
+@pytest.mark.parametrize("config", MODES, ids=mode_name)
+def test_vector_environment_agrees_with_single_environments_step_by_step_and_after_resets(days, config, seed):
+    vector = ExecutionVectorEnv(days, config, 5)
+    vector.action_space.seed(seed)
+    singles = [ExecutionEnv(days, config) for _ in range(5)]
+    batch, _ = vector.reset(seed=seed)
+    for i, env in enumerate(singles):
+        check_same(env.reset(options={"parent": parent_at(vector, i)})[0], batch, i)
+    ended, resets = np.zeros(5, bool), 0
+    for _ in range(50):
+        actions = vector.action_space.sample()
+        batch, rewards, terminated, _, infos = vector.step(actions)
+        for i, env in enumerate(singles):
+            if ended[i]:  # this step only started the next parent, whatever the action
+                observation, _ = env.reset(options={"parent": parent_at(vector, i)})
+                reward, done, resets = 0.0, False, resets + 1
+            else:
+                observation, reward, done, _, info = env.step(actions[i])
+                assert all(infos[name][i] == value for name, value in info.items())
+            check_same(observation, batch, i)
+            assert (reward, done) == (rewards[i], terminated[i])
+        ended = terminated
+    assert resets >= 5
+
+
+@pytest.mark.parametrize("config", MODES, ids=mode_name)
+def test_vector_environment_of_one_draws_the_parents_of_the_single_one(days, config):
+    single, vector = ExecutionEnv(days, config), ExecutionVectorEnv(days, config, 1)
+    single.action_space.seed(8)
+    check_same(single.reset(seed=8)[0], vector.reset(seed=8)[0], 0)
+    for _ in range(60):
+        action = single.action_space.sample()
+        observation, reward, done, _, _ = single.step(action)
+        batch, rewards, terminated, _, _ = vector.step(np.array([action]))
+        check_same(observation, batch, 0)
+        assert (reward, done) == (rewards[0], terminated[0])
+        if done:
+            check_same(single.reset()[0], vector.step(np.array([action]))[0], 0)
+
+
+def parent_at(vector, i):
+    return ParentOrder(*(int(value) for value in vector.parents[i]))
+
+
+def check_same(observation, batch, i):
+    for name, value in observation.items():
+        np.testing.assert_array_equal(value, batch[name][i])
 
 
 @settings(max_examples=15, deadline=None)
@@ -108,12 +148,31 @@ def test_taken_fills_are_never_better_than_the_opposite_best(days, seed):
         assert parent["side"] * (fill["price_ticks"] - best) >= 0
 
 
-def test_same_seed_gives_the_same_bytes(days):
+@pytest.mark.parametrize("config", MODES, ids=mode_name)
+def test_same_seed_gives_the_same_bytes(days, config):
     def trace(seed):
-        env = ExecutionVectorEnv(days, FREE, 4, seed=seed)
-        env.reset(seed=seed)
-        rng = np.random.default_rng(5)
-        return b"".join(env.step(rng.integers(0, 4, 4))[0]["observation"].tobytes() for _ in range(60))
+        env = ExecutionVectorEnv(days, config, 4, seed=seed)
+        env.action_space.seed(5)
+        parts = [env.reset(seed=seed)[0]["observation"].tobytes()]
+        for _ in range(60):
+            observation, rewards, terminated, _, _ = env.step(env.action_space.sample())
+            parts += [observation["observation"].tobytes(), rewards.tobytes(), terminated.tobytes()]
+            parts.append(env.parents.tobytes())
+        return b"".join(parts)
 
     assert trace(3) == trace(3)
     assert trace(3) != trace(4)
+
+
+def test_arrays_that_a_step_returned_are_never_written_again(days):
+    env = ExecutionVectorEnv(days, FREE, 3, seed=1)
+    observation, _ = env.reset(seed=1)
+    kept, copies = [], []
+    for _ in range(5):
+        kept += list(observation.values())
+        copies += [value.copy() for value in observation.values()]
+        observation, rewards, terminated, _, _ = env.step(np.ones(3, np.int64))
+        kept += [rewards, terminated]
+        copies += [rewards.copy(), terminated.copy()]
+    for value, copy in zip(kept, copies, strict=True):
+        np.testing.assert_array_equal(value, copy)
