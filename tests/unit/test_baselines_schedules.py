@@ -8,11 +8,15 @@ from feature_repo.errors import InputError
 from training.execution.baselines import (
     AlmgrenChriss,
     Carry,
+    ExposureMatched,
     ImbalanceRule,
     Immediate,
+    Pov,
+    SubmitAndLeave,
     TwapMarket,
     TwapPassive,
     VwapMarket,
+    schedule_exposure,
 )
 from training.execution.config import ExecutionConfig
 from training.execution.parents import ParentOrder
@@ -113,3 +117,68 @@ def test_fees_are_charged_by_kind_of_fill():
     maker = run(Carry(), still_day(bid_sz=5, trade=(100, 20, -1)), replace(CONFIG, maker_fee_bps=-0.2)).rows
     assert taker["fees_bps"][0] == pytest.approx(0.5 * 101 / 100.5)
     assert maker["fees_bps"][0] == pytest.approx(-0.2 * 100 / 100.5)
+
+
+def test_submit_and_leave_rests_the_whole_parent_once_where_it_was_told():
+    result = run(SubmitAndLeave(-1), still_day(bid_sz=5, trade=(99, 30, -1)))
+    assert result.rows["orders"][0] == 1 and set(result.fills["price_ticks"]) == {99}
+    assert result.rows["passive_share"][0] == 1
+
+
+def test_submit_and_leave_when_it_reaches_the_opposite_price_then_takes_it():
+    result = run(SubmitAndLeave(1), still_day())
+    assert result.fills["price_ticks"].tolist() == [101] and result.rows["passive_share"][0] == 0
+
+
+def test_submit_and_leave_when_the_price_never_comes_then_is_swept_at_the_horizon():
+    result = run(SubmitAndLeave(-1), still_day())
+    assert result.rows["completion"][0] == 0 and result.rows["orders"][0] == 2
+
+
+def test_pov_takes_its_share_of_what_has_traded_and_no_more():
+    fills = run(Pov(0.1), still_day(trade=(101, 2, 1))).fills  # 120 lots a slice, none before the first decision
+    assert by_slice(fills)[:5] == [0.0, 12.0, 12.0, 12.0, 12.0]
+
+
+def test_pov_when_later_trades_change_then_earlier_orders_stay():
+    quiet, busy = still_day(trade=(101, 2, 1)), still_day(trade=(101, 2, 1))
+    busy.book.trade_sz[601:] *= 50  # after the parent's sixth decision
+    early = [run(Pov(0.1), day).fills for day in (quiet, busy)]
+    before = [fills[fills["ts_ns"] <= START + 301 * NS] for fills in early]
+    assert len(before[0]) == 5 and before[0].tobytes() == before[1].tobytes()
+    assert by_slice(early[1])[6] > by_slice(early[0])[6]
+
+
+def test_resting_order_when_it_is_alone_at_its_price_then_stays_there():
+    rows = []
+    for k in range(7200):  # the bid of others falls away below ours for a while, the ask above stays
+        bid = 99 if 400 <= k < 450 else 100
+        rows.append((T0 + k * NS, [(bid, 1000)], [(102, 1000)], (100, 400, -1) if k == 440 else None))
+    result = run(Carry(substeps=60), make_day(rows))
+    assert result.fills["price_ticks"][0] == 100 and result.fills["ts_ns"][0] == T0 + 440 * NS
+    assert result.fills["lots"][0] == 30  # all that was due: the queue ahead was gone
+
+
+@pytest.mark.parametrize("ahead", [0, 2])
+def test_carry_rests_what_is_due_as_many_slices_ahead_as_it_was_told(ahead):
+    day = still_day(bid_sz=5, trade=(100, 20, -1))
+    assert by_slice(run(Carry(ahead=ahead), day).fills)[0] == 10 * (1 + ahead)
+
+
+@pytest.mark.parametrize("kappa2", [-2.0, 0.0, 4.0, 100.0])
+def test_exposure_matched_finds_the_trajectory_of_a_given_exposure(kappa2):
+    wanted = schedule_exposure(kappa2, 10)
+    found = ExposureMatched(wanted, 10)
+    assert schedule_exposure(found.kappa2, 10) == pytest.approx(wanted, abs=1e-9)
+    lots = by_slice(run(found, still_day()).fills)
+    assert sum(lots) == 100
+    if kappa2 == 0:
+        assert lots == [10.0] * 10
+    else:
+        assert (lots[0] > lots[-1]) == (kappa2 > 0)
+
+
+def test_exposure_matched_when_no_trajectory_carries_as_much_then_takes_the_latest_one():
+    assert schedule_exposure(ExposureMatched(1.0, 10).kappa2, 10) > schedule_exposure(-2.4, 10)
+    with pytest.raises(InputError, match="exposure 1.5"):
+        ExposureMatched(1.5, 10)

@@ -19,13 +19,22 @@ def _market(batch: DecisionBatch, lots: Ints) -> NDArray[np.void]:
 
 
 def _rest_at_best(batch: DecisionBatch, lots: Ints) -> NDArray[np.void]:
-    """Rest `lots` at the own best price; nothing is sent where that side is empty or the right order rests already."""
+    """Rest `lots` at the own best price; nothing is sent where that side is empty or the right order rests already.
+
+    The recorded book does not show the own order: where nobody else is left at its price, it is the best one and stays.
+    """
     message = batch.message()
-    message["rest_px"] = batch.own_px
+    alone = (batch.rest_lots > 0) & (batch.side * (batch.rest_px - batch.own_px) > 0)
+    message["rest_px"] = np.where(alone, batch.rest_px, batch.own_px)
     message["rest_lots"] = np.where(batch.own_sz > 0, np.minimum(lots, batch.lots - batch.filled), 0)
-    same = (batch.rest_px == batch.own_px) & (batch.rest_lots == message["rest_lots"])
+    same = (batch.rest_px == message["rest_px"]) & (batch.rest_lots == message["rest_lots"])
     message["send"] = (batch.own_sz > 0) & ~same
     return message
+
+
+def _due(batch: DecisionBatch, ahead: int) -> Ints:
+    """Lots that the even schedule wants by the end of the slice `ahead` slices from now."""
+    return np.maximum(batch.scheduled(batch.step + ahead) - batch.filled, 0)
 
 
 class Immediate:
@@ -73,27 +82,49 @@ class TwapPassive:
 class Carry:
     """Rest everything due at the own best price throughout; what is left is swept at the horizon."""
 
-    def __init__(self, substeps: int = 1) -> None:
-        """`substeps` decisions a slice."""
-        self.name, self.substeps = "carry", substeps
+    def __init__(self, substeps: int = 1, ahead: int = 0) -> None:
+        """`substeps` decisions a slice; lots may be due `ahead` slices before the even schedule wants them."""
+        self.name, self.substeps, self.ahead = "carry", substeps, ahead
 
     def decide(self, batch: DecisionBatch) -> NDArray[np.void]:
         """All lots due, at the best price of the decision."""
-        return _rest_at_best(batch, batch.due())
+        return _rest_at_best(batch, _due(batch, self.ahead))
+
+
+class SubmitAndLeave:
+    """The whole parent as one limit order at arrival, left alone; the horizon sweeps what it did not get.
+
+    Nevmyvaka, Feng and Kearns 2006, "Reinforcement learning for optimized trade execution", section 3.
+    """
+
+    name, substeps = "submit_and_leave", 1
+
+    def __init__(self, offset_ticks: int = 0) -> None:
+        """Rest `offset_ticks` from the own best price at arrival: above zero towards the opposite side and beyond."""
+        self.offset_ticks = offset_ticks
+
+    def decide(self, batch: DecisionBatch) -> NDArray[np.void]:
+        """One order, and again only where the own side was empty and nothing could be placed."""
+        message = batch.message()
+        fresh = (batch.rest_lots == 0) & (batch.filled < batch.lots) & (batch.own_sz > 0)
+        message["rest_px"] = np.maximum(batch.own_px + batch.side * self.offset_ticks, 1)
+        message["rest_lots"] = batch.lots - batch.filled
+        message["send"] = fresh
+        return message
 
 
 class ImbalanceRule:
     """Carry, but cross the lots due when the opposite queue's share of the best sizes falls below `threshold`."""
 
-    def __init__(self, threshold: float = 0.2, substeps: int = 1) -> None:
-        """Cross below `threshold`, a share in [0, 1]; `substeps` decisions a slice."""
+    def __init__(self, threshold: float = 0.2, substeps: int = 1, ahead: int = 0) -> None:
+        """Cross below `threshold`, a share in [0, 1]; `substeps` decisions a slice; `ahead` as for `Carry`."""
         if not 0 <= threshold <= 1:
             raise InputError(f"imbalance threshold {threshold} must lie in [0, 1]")
-        self.name, self.substeps, self.threshold = "imbalance_rule", substeps, threshold
+        self.name, self.substeps, self.threshold, self.ahead = "imbalance_rule", substeps, threshold, ahead
 
     def decide(self, batch: DecisionBatch) -> NDArray[np.void]:
         """Rest, or take the thin opposite queue before it goes."""
-        due = batch.due()
+        due = _due(batch, self.ahead)
         message = _rest_at_best(batch, due)
         queues = batch.opp_sz + batch.own_sz
         thin = (batch.opp_sz > 0) & (due > 0) & (batch.opp_sz < self.threshold * queues)
@@ -141,6 +172,40 @@ class _CumulativeCurve:
         return np.interp((ts_ns - base).astype(float), (self._times - base).astype(float), self._values)
 
 
+class Pov:
+    """Participation of volume: market orders that keep up with `rate` of what has traded since arrival.
+
+    Only trades stamped up to the decision count, so it lags the market by a decision; the horizon sweeps the rest.
+    """
+
+    name = "pov"
+
+    def __init__(self, rate: float = 0.1, substeps: int = 1) -> None:
+        """`rate` lots for each lot that the market trades, in (0, 1]; `substeps` decisions a slice."""
+        if not 0 < rate <= 1:
+            raise InputError(f"participation rate {rate} must lie in (0, 1]")
+        self.rate, self.substeps = rate, substeps
+        self._traded: dict[int, tuple[MarketDay, NDArray[np.int64], NDArray[np.int64]]] = {}
+
+    def decide(self, batch: DecisionBatch) -> NDArray[np.void]:
+        """What the observed volume allows and is not filled yet."""
+        volume = np.zeros(len(batch.lots), np.int64)
+        for index in np.unique(batch.day):
+            here = batch.day == index
+            ts_ns, total = self._running(batch.days[int(index)])
+            upto, since = (np.searchsorted(ts_ns, at[here], side="right") for at in (batch.now_ns, batch.start_ns))
+            volume[here] = total[upto] - total[since]
+        return _market(batch, np.floor(self.rate * volume).astype(np.int64) - batch.filled)
+
+    def _running(self, day: MarketDay) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Times of the trades of `day`, and the lots traded before each of them and after the last."""
+        if id(day) not in self._traded:  # the day is kept too, so that its id is not given to another one
+            traded = day.book.trade_sz > 0
+            total = np.concatenate([[0], np.cumsum(day.book.trade_sz[traded].astype(np.int64))])
+            self._traded[id(day)] = (day, day.book.ts_ns[traded], total)
+        return self._traded[id(day)][1:]
+
+
 class AlmgrenChriss:
     """The closed-form schedule of Almgren and Chriss (2000, eqs. 15 to 18) by market orders.
 
@@ -174,17 +239,58 @@ class AlmgrenChriss:
 
     def open_share(self, done: float, slices: int) -> float:
         """Share of the parent still open after the share `done` of the horizon."""
-        kappa = self.kappa(slices)
-        if kappa < 1e-6:
-            return 1.0 - done
-        # sinh(kappa (1 - u)) / sinh(kappa) without overflow for large kappa
-        return float(np.exp(-kappa * done) * np.expm1(-2 * kappa * (1 - done)) / np.expm1(-2 * kappa))
+        return open_share(self.kappa(slices) ** 2, done)
 
     def decide(self, batch: DecisionBatch) -> NDArray[np.void]:
         """The lots that the trajectory wants sold or bought by the end of this slice."""
         slices = batch.config.slices
         share = 1.0 - self.open_share((batch.step + 1) / slices, slices)
         return _market(batch, np.floor(batch.lots * share + 1e-9).astype(np.int64) - batch.filled)
+
+
+class ExposureMatched:
+    """The Almgren-Chriss trajectory that carries a given exposure, by market orders: another policy's risk, no better.
+
+    `exposure` is the mean over the horizon of the squared open share, to which the variance of the cost is proportional
+    in a market of constant volatility. A policy that waits more than TWAP has the exposure of a trajectory of negative
+    risk aversion (kappa^2 below zero, sines for hyperbolic sines); the last of them stands for what carries more.
+    """
+
+    name, substeps = "ac_matched", 1
+
+    def __init__(self, exposure: float, slices: int) -> None:
+        """Solve for the trajectory of `slices` trades, the first at arrival, whose exposure is `exposure`."""
+        if not 0 <= exposure <= 1:
+            raise InputError(f"exposure {exposure} must lie in [0, 1]")
+        low, high = _LEAST_KAPPA2, _MOST_KAPPA2  # exposure falls as kappa^2 grows
+        for _ in range(80):
+            middle = 0.5 * (low + high)
+            low, high = (middle, high) if schedule_exposure(middle, slices) > exposure else (low, middle)
+        self.kappa2 = 0.5 * (low + high)
+
+    def decide(self, batch: DecisionBatch) -> NDArray[np.void]:
+        """The lots that the trajectory wants by the end of this slice."""
+        share = 1.0 - open_share(self.kappa2, (batch.step + 1) / batch.config.slices)
+        return _market(batch, np.floor(batch.lots * share + 1e-9).astype(np.int64) - batch.filled)
+
+
+_LEAST_KAPPA2 = -((0.5 * np.pi) ** 2)  # below it the trajectory trades away from its aim first
+_MOST_KAPPA2 = 60.0**2  # all in the first slice
+
+
+def open_share(kappa2: float, done: float) -> float:
+    """sinh(kappa (1 - u)) / sinh(kappa) at u = `done`, for any sign of kappa^2 above -pi^2, without overflow."""
+    kappa = float(np.sqrt(abs(kappa2)))
+    if kappa < 1e-6:
+        return 1.0 - done
+    if kappa2 < 0:
+        return float(np.sin(kappa * (1.0 - done)) / np.sin(kappa))
+    return float(np.exp(-kappa * done) * np.expm1(-2 * kappa * (1 - done)) / np.expm1(-2 * kappa))
+
+
+def schedule_exposure(kappa2: float, slices: int) -> float:
+    """Mean squared open share of the trajectory `kappa2` when slice k trades at k / slices of the horizon."""
+    return float(np.mean([open_share(kappa2, (k + 1) / slices) ** 2 for k in range(slices)]))
 
 
 def default_policies(config: ExecutionConfig, seed: int = 0) -> list[Policy]:
@@ -194,8 +300,10 @@ def default_policies(config: ExecutionConfig, seed: int = 0) -> list[Policy]:
         RandomPolicy(seed),  # type: ignore[list-item]
         TwapMarket(),
         TwapPassive(),
+        SubmitAndLeave(),
         Carry(),
         ImbalanceRule(),
         VwapMarket(),
+        Pov(),
         AlmgrenChriss(),
     ]
