@@ -71,7 +71,7 @@ def forest(policies: Mapping[str, Mapping[str, Any]]) -> "Figure":
             showlegend=False,
         )
     figure.add_vline(x=0.0, line={"color": MUTED, "width": 1, "dash": "dot"})
-    return _styled(figure, "mean implementation shortfall, bps (left is cheaper)", None, 120 + 30 * len(names))
+    return styled(figure, "mean implementation shortfall, bps (left is cheaper)", None, 120 + 30 * len(names))
 
 
 def distributions(orders: Mapping[str, NDArray[np.void]], policies: Mapping[str, Mapping[str, Any]]) -> "Figure":
@@ -89,7 +89,7 @@ def distributions(orders: Mapping[str, NDArray[np.void]], policies: Mapping[str,
             boxmean=True,
             showlegend=False,
         )
-    return _styled(figure, "implementation shortfall of a parent order, bps", None, 120 + 34 * len(names))
+    return styled(figure, "implementation shortfall of a parent order, bps", None, 120 + 34 * len(names))
 
 
 def cost_against_risk(policies: Mapping[str, Mapping[str, Any]]) -> "Figure":
@@ -107,7 +107,7 @@ def cost_against_risk(policies: Mapping[str, Mapping[str, Any]]) -> "Figure":
             marker={"size": 13, "color": colour(name), "symbol": _symbol(name), "line": {"width": 1, "color": "white"}},
             hovertemplate=f"{label(name)}: SD %{{x:.2f}} bps, mean %{{y:.3f}} bps<extra></extra>",
         )
-    figure = _styled(figure, "standard deviation of the cost, bps", "mean cost, bps", 460)
+    figure = styled(figure, "standard deviation of the cost, bps", "mean cost, bps", 460)
     return figure.update_layout(legend={"orientation": "h", "y": -0.2, "font": {"size": 11}})
 
 
@@ -147,7 +147,7 @@ def decomposition(policies: Mapping[str, Mapping[str, Any]]) -> "Figure":
         marker={"symbol": "line-ns", "size": 18, "line": {"width": 2.5, "color": INK}},
         hovertemplate="%{y}: %{x:.3f} bps<extra></extra>",
     )
-    figure = _styled(figure, "bps of the arrival value", None, 170 + 30 * len(names))
+    figure = styled(figure, "bps of the arrival value", None, 170 + 30 * len(names))
     return figure.update_layout(barmode="relative", legend={"orientation": "h", "y": 1.02, "yanchor": "bottom"})
 
 
@@ -171,7 +171,7 @@ def time_of_day(orders: Mapping[str, NDArray[np.void]], minute: NDArray[np.int64
             hovertemplate=f"{label(name)} %{{x}}: %{{y:.3f}} bps, %{{customdata}} parents<extra></extra>",
         )
     figure.add_hline(y=0.0, line={"color": MUTED, "width": 1, "dash": "dot"})
-    figure = _styled(figure, "arrival of the parent, half-hour of the venue's local time", "mean cost, bps", 380)
+    figure = styled(figure, "arrival of the parent, half-hour of the venue's local time", "mean cost, bps", 380)
     return figure.update_layout(legend={"orientation": "h", "y": 1.02, "yanchor": "bottom"}, xaxis={"type": "category"})
 
 
@@ -209,7 +209,7 @@ def example_order(example: Mapping[str, Any]) -> "Figure":
                 customdata=lots,
                 hovertemplate=f"{label(name)} {how}: %{{customdata}} lots at %{{y}}, %{{x:.1f}} s<extra></extra>",
             )
-    figure = _styled(figure, "seconds since the parent arrived", "price", 430)
+    figure = styled(figure, "seconds since the parent arrived", "price", 430)
     return figure.update_layout(legend={"orientation": "h", "y": 1.02, "yanchor": "bottom"})
 
 
@@ -222,11 +222,12 @@ def learning_curve(series: Mapping[str, tuple[Sequence[float], Sequence[float]]]
     for index, (name, (steps, values)) in enumerate(series.items()):
         line = {"color": shades[index % len(shades)], "width": 2}
         figure.add_scatter(x=list(steps), y=list(values), mode="lines+markers", name=name, line=line)
-    figure = _styled(figure, "environment steps", "mean cost on the validation days, bps", 380)
+    figure = styled(figure, "environment steps", "mean cost on the validation days, bps", 380)
     return figure.update_layout(legend={"orientation": "h", "y": 1.02, "yanchor": "bottom"})
 
 
-def _styled(figure: "Figure", x_title: str, y_title: str | None, height: int) -> "Figure":
+def styled(figure: "Figure", x_title: str, y_title: str | None, height: int) -> "Figure":
+    """`figure` in the report's style, with titles for its axes (x only where y is None) and `height` pixels."""
     axis = {"gridcolor": GRID, "zeroline": False, "linecolor": GRID, "automargin": True}
     figure.update_layout(
         template="none",
