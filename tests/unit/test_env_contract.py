@@ -20,9 +20,12 @@ from serving.contracts.observation import ACTION_NAMES, MARKET_NAMES, OBSERVATIO
 from training.execution.config import WORLDS, ExecutionConfig
 from training.execution.env import ExecutionEnv, env_creator
 from training.execution.parents import ParentOrder, parent_grid
-from training.execution.vector_env import INFO_FIELDS, ExecutionVectorEnv
+from training.execution.stepping import episode_infos
+from training.execution.vector_env import ExecutionVectorEnv
+from training.market.orders import EPISODE_DTYPE
 
 CONFIG = ExecutionConfig(lots=60)
+INFOS = tuple(episode_infos(np.zeros(1, EPISODE_DTYPE)))
 MODES = [
     replace(CONFIG, actions=actions, decision_every_events=events) for actions in ACTION_SETS for events in (None, 25)
 ]
@@ -76,14 +79,14 @@ def test_docstring_lists_every_action_setting_and_info():
     assert spans == {"share": [bounds], "aggressiveness": [[bounds[0], 0], [0, CROSS_FROM], [CROSS_FROM, bounds[1]]]}
     behind = next(row[2] for row in found["element | value | message"] if "behind" in row[2])
     assert f"{BEHIND_TICKS} to 0 ticks behind" in behind
-    assert tuple(row[0] for row in found["info | unit"]) == INFO_FIELDS
+    assert tuple(row[0] for row in found["info | unit"]) == INFOS
     settings = {row[0] for row in found["setting | the next decision"]}
     assert settings == {name.name for name in fields(ExecutionConfig) if name.name.startswith("decision_")}
 
 
 def test_docstring_names_only_settings_and_constants_that_exist():
     words = set(re.findall(r"`([a-z]+_[a-z_]+)`", ExecutionEnv.__doc__ or ""))
-    known = {item.name for item in fields(ExecutionConfig)} | {"action_mask"} | set(INFO_FIELDS)
+    known = {item.name for item in fields(ExecutionConfig)} | {"action_mask"} | set(INFOS)
     assert words <= known
 
 
@@ -180,7 +183,7 @@ def test_forced_completion_walks_the_book_and_counts_what_lay_beyond_it():
         _, reward, done, _, info = env.step(0)
         total += reward
     average = sum(10 * price for price in range(102, 112)) / 100
-    assert info["extrapolated_lots"] == 70 and info["passive_share"] == 0
+    assert (info["extrapolated_share"], info["completion"], info["passive_share"]) == (0.7, 0, 0)
     assert info["is_bps"] == pytest.approx(1e4 * (average - 101) / 101)
     assert total == pytest.approx(-info["is_bps"])
 

@@ -15,7 +15,7 @@ from serving.contracts.actions import CONTINUOUS_HIGH, CONTINUOUS_LOW, CONTINUOU
 from serving.contracts.observation import ACTION_NAMES, observation_bounds
 from training.execution.config import ExecutionConfig
 from training.execution.parents import ParentOrder
-from training.execution.stepping import Stepper
+from training.execution.stepping import Stepper, episode_infos
 from training.market.day import MarketDay, load_market_days
 
 Observation = dict[str, NDArray[Any]]
@@ -49,8 +49,8 @@ class ExecutionEnv(gym.Env[Observation, Action]):
 
     The horizon is cut into slices of `decision_interval_s` on both grids. At the horizon what remains is swept by
     force: through the visible book, and beyond it through levels one tick apart behind the deepest visible one, each of
-    the mean visible level's size (`extrapolated_lots` counts those). The episode terminates when the parent is filled,
-    by that sweep at the latest; it is never truncated.
+    the mean visible level's size (`extrapolated_share` tells how much). The episode terminates when the parent is
+    filled, by that sweep at the latest; it is never truncated.
 
     Observation: `observation` (D,) float32, unnormalised, and `action_mask` (4,) float32 with 1 for what is possible.
 
@@ -105,8 +105,10 @@ class ExecutionEnv(gym.Env[Observation, Action]):
     | is_bps | implementation shortfall, bps, fees included |
     | risk | sum of (open share x mid move of the step in bps)^2 |
     | passive_share | lots filled while resting / parent lots |
+    | completion | lots filled before the forced sweep / parent lots |
+    | extrapolated_share | lots priced beyond the visible book / parent lots |
     | masked | actions that were masked or clamped |
-    | extrapolated_lots | lots priced beyond the visible book |
+    | refused | messages that met a halt or an unknown book: what rests stays, a cancel is carried out |
 
     Raises InputError for no days, settings that no session window has room for, a parent that its day cannot hold, and
     values that are not finite.
@@ -143,19 +145,9 @@ class ExecutionEnv(gym.Env[Observation, Action]):
     def step(self, action: Action) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         """Act, play up to the next decision, and observe."""
         out, mask, reward, done = self._stepper.step_one(action)
-        info = episode_info(self._stepper.engine.states[0]) if done else {}
+        ended = episode_infos(self._stepper.engine.states).items() if done else ()
+        info = {name: float(column[0]) for name, column in ended}
         return {"observation": out, "action_mask": mask}, reward, done, False, info
-
-
-def episode_info(state: NDArray[np.void]) -> dict[str, float]:
-    """What the last step of an episode reports."""
-    return {
-        "is_bps": float(state["mark_bps"]),
-        "risk": float(state["penalty"]),
-        "passive_share": float(state["passive_lots"] / state["lots"]),
-        "masked": float(state["masked"]),
-        "extrapolated_lots": float(state["extrapolated_lots"]),
-    }
 
 
 def env_creator(env_config: dict[str, Any]) -> gym.Env[Any, Any] | gym.vector.VectorEnv[Any, Any, Any]:

@@ -95,6 +95,20 @@ def step_one(tape, states, actions, settings, taken_px, taken_lots, fills, fill_
     return reward, state.done == 1, observe(tape, state, settings, out, mask)
 
 
+def episode_infos(states: NDArray[np.void]) -> dict[str, NDArray[np.float64]]:
+    """What the last step of an episode reports, `(N,)` each; the class docstring of ExecutionEnv gives the units."""
+    lots = np.maximum(states["lots"], 1)
+    return {
+        "is_bps": states["mark_bps"].copy(),
+        "risk": states["penalty"].copy(),
+        "passive_share": states["passive_lots"] / lots,
+        "completion": 1.0 - states["forced_lots"] / lots,
+        "extrapolated_share": states["extrapolated_lots"] / lots,
+        "masked": states["masked"].astype(np.float64),
+        "refused": states["refused"].astype(np.float64),
+    }
+
+
 class Stepper:
     """N episodes over shared days, their parents given or drawn; every method is one compiled call.
 

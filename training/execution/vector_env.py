@@ -12,10 +12,8 @@ from numpy.typing import NDArray
 from feature_repo.errors import InputError
 from training.execution.config import ExecutionConfig
 from training.execution.env import Observation, action_space, observation_space
-from training.execution.stepping import Stepper
+from training.execution.stepping import Stepper, episode_infos
 from training.market.day import MarketDay
-
-INFO_FIELDS = ("is_bps", "risk", "passive_share", "masked", "extrapolated_lots")
 
 
 class ExecutionVectorEnv(VectorEnv[Observation, NDArray[Any], NDArray[Any]]):
@@ -83,17 +81,8 @@ class ExecutionVectorEnv(VectorEnv[Observation, NDArray[Any], NDArray[Any]]):
         return {"observation": out, "action_mask": masks}, rewards, terminated, np.zeros(self.num_envs, bool), infos
 
     def _infos(self, ended: NDArray[np.bool_]) -> dict[str, Any]:
-        states = self._stepper.engine.states
-        lots = np.maximum(states["lots"], 1)
-        columns = (
-            states["mark_bps"],
-            states["penalty"],
-            states["passive_lots"] / lots,
-            states["masked"].astype(float),
-            states["extrapolated_lots"].astype(float),
-        )
         infos: dict[str, Any] = {}
-        for name, column in zip(INFO_FIELDS, columns, strict=True):
+        for name, column in episode_infos(self._stepper.engine.states).items():
             infos[name] = np.where(ended, column, 0.0)
             infos[f"_{name}"] = ended.copy()
         return infos
