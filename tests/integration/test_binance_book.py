@@ -125,9 +125,16 @@ def test_binance_book_when_rebuilt_from_diffs_then_its_best_is_the_best_quote_on
 
 @pytest.mark.parametrize("name", DAYS)
 def test_binance_book_when_the_platform_builds_it_then_quotes_compared_are_equal_and_nothing_is_missing(lake, name):
-    book, counts = build_book(events_of(lake, name), 10, name)
+    events = events_of(lake, name)
+    book, counts = build_book(events, 10, name)
     print(name, counts)
-    assert counts.quotes_compared == counts.quotes_equal == 2 * COMPARABLE[name][0]
+    bests, quotes = replay(events)
+    reached = [stands for _, _, stands in quotes[1:]] + [max(bests)]
+    compared = sum(  # of each side: at the very update that a quote names, or there before the next quote comes
+        stands is not None and (number == stands or (number in bests and stands < number <= until))
+        for (number, _, stands), until in zip(quotes, reached, strict=True)
+    )
+    assert counts.quotes_compared == counts.quotes_equal == 2 * compared > 0
     assert counts.gaps == 0
     assert np.all(book.two_sided[-1000:])
 

@@ -40,7 +40,7 @@ def test_synthetic_when_seed_is_the_same_then_ingest_writes_the_same_bytes(tmp_p
         (tmp_path / name).mkdir()
         ingest(request, tmp_path / name)
     files = sorted(path.relative_to(tmp_path / "a") for path in (tmp_path / "a").rglob("*") if path.is_file())
-    assert len(files) == 4  # two days, manifest, instruments
+    assert len(files) == 5  # two days, manifest, instruments, parts
     for file in files:
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes(), file
 
