@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feature_repo.errors import InputError
+from serving.contracts.actions import ACTION_SETS, CONTINUOUS_HIGH, CONTINUOUS_LOW, CONTINUOUS_NAMES
 from serving.contracts.observation import ACTION_NAMES, OBSERVATION_NAMES
+from serving.contracts.stacking import MAX_STACK, ObservationStack
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -24,7 +26,7 @@ MAX_FILE_BYTES = 256 * 2**20
 
 _REQUIRED_KEYS: dict[str, type | tuple[type, ...]] = {
     "format_version": int,
-    "kind": str,  # "static" or "ppo"
+    "kind": str,  # "static", "ppo" or "dqn"
     "observation_names": list,
     "action_names": list,
     "execution": dict,  # the parent orders that it was made for and how they are worked: ExecutionConfig
@@ -35,6 +37,10 @@ _REQUIRED_KEYS: dict[str, type | tuple[type, ...]] = {
     "data_fingerprint": (str, type(None)),
     "versions": dict,  # library name -> version that made it
 }
+
+
+Decide = Callable[[NDArray[np.float32], NDArray[Any]], NDArray[Any]]
+"""`(observation, action_mask) -> actions`, as `Bundle.decide`."""
 
 
 class BundleError(InputError):
@@ -57,21 +63,44 @@ class Bundle:
 
     @property
     def kind(self) -> str:
-        """What made the policy: "static" or "ppo"."""
+        """What made the policy: "static", "ppo" or "dqn"."""
         return str(self.metadata["kind"])
 
-    def decide(self, observation: NDArray[np.float32], action_mask: NDArray[Any]) -> NDArray[np.int64]:
-        """Greedy actions `(N,) int64` for `observation (N, D) float32` and `action_mask (N, A)`, 1 where allowed.
+    @property
+    def action_set(self) -> str:
+        """One of `serving.contracts.actions.ACTION_SETS`."""
+        return _action_set(self.metadata)
 
-        Raises BundleInputError on another shape, a value that is not finite, or a row without an allowed action, and
-        BundleError if the policy answers with an action that its mask forbids: refused, never repaired.
+    @property
+    def stack(self) -> int:
+        """How many of a parent's last observations the policy sees, newest last; 1: the present alone."""
+        return _stack(self.metadata)
+
+    def decide(self, observation: NDArray[np.float32], action_mask: NDArray[Any]) -> NDArray[Any]:
+        """Greedy actions for `observation (N, stack x D) float32` and `action_mask (N, A)`, 1 where allowed.
+
+        `(N,) int64`, or `(N, 2) float32` of the continuous set, whose impossible parts the order kernel clamps. Raises
+        BundleInputError on another shape, a value that is not finite, or a row without an allowed action, and
+        BundleError if the policy answers with an action that its mask or its bounds forbid: refused, never repaired.
         """
         mask = self._check_inputs(observation, action_mask)
         _, action = self._policy.run(None, {"observation": observation, "action_mask": mask})
         return self._check_action(np.asarray(action), mask)
 
+    def decider(self) -> "Decide":
+        """`decide` from single observations `(N, D)` of the same N parents in lockstep: it keeps their history."""
+        if self.stack == 1:
+            return self.decide
+        history = ObservationStack(self.stack)
+        return lambda observation, action_mask: self.decide(history.push(observation), action_mask)
+
     def logits(self, observation: NDArray[np.float32], action_mask: NDArray[Any]) -> NDArray[np.float32]:
-        """Masked logits `(N, A) float32`; forbidden actions hold the most negative values. Errors as `decide`."""
+        """Masked logits `(N, A) float32`; forbidden actions hold the most negative values. Errors as `decide`.
+
+        Those of a dqn are values of actions; a continuous policy has none (BundleError).
+        """
+        if self.action_set != "discrete":
+            raise BundleError(f"{self.folder}: a {self.action_set} policy has no logits")
         mask = self._check_inputs(observation, action_mask)
         return np.asarray(self._policy.run(["logits"], {"observation": observation, "action_mask": mask})[0])
 
@@ -94,17 +123,15 @@ class Bundle:
 
     def _check_inputs(self, observation: NDArray[np.float32], action_mask: NDArray[Any]) -> NDArray[np.float32]:
         rows = observation.shape[0] if observation.ndim == 2 else -1
-        if observation.shape != (rows, len(OBSERVATION_NAMES)) or observation.dtype != np.float32:
-            raise BundleInputError(
-                f"observation {observation.shape} {observation.dtype}, wanted (N, {len(OBSERVATION_NAMES)}) float32"
-            )
+        width = self.stack * len(OBSERVATION_NAMES)
+        if observation.shape != (rows, width) or observation.dtype != np.float32:
+            raise BundleInputError(f"observation {observation.shape} {observation.dtype}, wanted (N, {width}) float32")
         if action_mask.shape != (rows, len(ACTION_NAMES)):
             raise BundleInputError(f"action mask {action_mask.shape}, wanted ({rows}, {len(ACTION_NAMES)})")
         if not np.isfinite(observation).all():
             row, column = np.argwhere(~np.isfinite(observation))[0]
-            raise BundleInputError(
-                f"observation {OBSERVATION_NAMES[column]} of row {row} is {observation[row, column]}; not finite"
-            )
+            name = OBSERVATION_NAMES[column % len(OBSERVATION_NAMES)]
+            raise BundleInputError(f"observation {name} of row {row} is {observation[row, column]}; not finite")
         mask = action_mask.astype(np.float32)
         if not ((mask == 0) | (mask == 1)).all():
             raise BundleInputError("action mask holds values other than 0 and 1")
@@ -112,7 +139,12 @@ class Bundle:
             raise BundleInputError(f"action mask of row {int(np.argmin(mask.any(axis=1)))} allows no action")
         return mask
 
-    def _check_action(self, action: NDArray[np.int64], mask: NDArray[np.float32]) -> NDArray[np.int64]:
+    def _check_action(self, action: NDArray[Any], mask: NDArray[np.float32]) -> NDArray[Any]:
+        if self.action_set == "continuous":
+            inside = action.shape == (len(mask), len(CONTINUOUS_NAMES))
+            if not inside or not ((action >= CONTINUOUS_LOW) & (action <= CONTINUOUS_HIGH)).all():
+                raise BundleError(f"{self.folder / POLICY_FILE}: answered {action[:5]} beyond its bounds")
+            return action
         rows = np.arange(len(mask))
         inside = action.shape == (len(mask),) and bool(((action >= 0) & (action < mask.shape[1])).all())
         if not inside or not (mask[rows, action] == 1).all():
@@ -132,7 +164,7 @@ def write_bundle(folder: Path, policy_onnx: bytes, signal_onnx: bytes | None, me
         **metadata,
         "format_version": FORMAT_VERSION,
         "observation_names": list(OBSERVATION_NAMES),
-        "action_names": list(ACTION_NAMES),
+        "action_names": list(_action_names(metadata)),
     }
     try:
         text = json.dumps(whole, sort_keys=True, indent=1, allow_nan=False) + "\n"
@@ -222,9 +254,25 @@ def _parse_metadata(path: Path, raw: bytes) -> dict[str, Any]:
             raise BundleError(f"{path}: {key} is {metadata.get(key)!r}, wanted {_name(kind)}; export the bundle again")
     if metadata["format_version"] != FORMAT_VERSION:
         raise BundleError(f"{path}: format_version {metadata['format_version']}, this program reads {FORMAT_VERSION}")
-    for key, known in (("observation_names", OBSERVATION_NAMES), ("action_names", ACTION_NAMES)):
+    if _action_set(metadata) not in ACTION_SETS:
+        raise BundleError(f"{path}: actions {_action_set(metadata)!r} are not one of {', '.join(ACTION_SETS)}")
+    if not isinstance(metadata.get("stack", 1), int) or not 1 <= _stack(metadata) <= MAX_STACK:
+        raise BundleError(f"{path}: stack is {metadata['stack']!r}, wanted 1 to {MAX_STACK}")
+    for key, known in (("observation_names", OBSERVATION_NAMES), ("action_names", _action_names(metadata))):
         _check_names(path, key, metadata[key], known)
     return metadata
+
+
+def _action_set(metadata: Mapping[str, Any]) -> str:
+    return str(metadata["execution"].get("actions", ACTION_SETS[0]))
+
+
+def _action_names(metadata: Mapping[str, Any]) -> tuple[str, ...]:
+    return CONTINUOUS_NAMES if _action_set(metadata) == "continuous" else ACTION_NAMES
+
+
+def _stack(metadata: Mapping[str, Any]) -> int:
+    return int(metadata.get("stack", 1))
 
 
 def _name(kind: type | tuple[type, ...]) -> str:
@@ -246,7 +294,14 @@ def _check_names(path: Path, key: str, found: Sequence[object], known: Sequence[
 
 def _check_policy(bundle: Bundle) -> None:
     path = bundle.folder / POLICY_FILE
-    width, actions = len(OBSERVATION_NAMES), len(ACTION_NAMES)
+    width, actions = bundle.stack * len(OBSERVATION_NAMES), len(ACTION_NAMES)
+    outputs: dict[str, tuple[str, tuple[int | None, ...]]] = {
+        "logits": ("tensor(float)", (None, actions)),
+        "action": ("tensor(int64)", (None,)),
+    }
+    if bundle.action_set == "continuous":
+        count = len(CONTINUOUS_NAMES)
+        outputs = {"parameters": ("tensor(float)", (None, 2 * count)), "action": ("tensor(float)", (None, count))}
     _check_ports(
         path,
         "inputs",
@@ -260,10 +315,7 @@ def _check_policy(bundle: Bundle) -> None:
         path,
         "outputs",
         bundle._policy.get_outputs(),
-        {
-            "logits": ("tensor(float)", (None, actions)),
-            "action": ("tensor(int64)", (None,)),
-        },
+        outputs,
     )
     probe = np.zeros((actions, width), dtype=np.float32)
     try:

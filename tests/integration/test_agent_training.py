@@ -117,11 +117,12 @@ def test_training_when_done_then_bundles_load_and_curves_tell_the_choice(feature
 @pytest.mark.ray
 def test_training_when_started_from_a_rule_then_the_untrained_twin_is_still_random(features_dir, tmp_path):
     train(features_dir, tmp_path / "cold", replace(TINY, warm_start=False))
-    train(features_dir, tmp_path / "warm")
+    train(features_dir, tmp_path / "warm", replace(TINY, warm_start_steps=4_096, warm_start_epochs=20))
     cold, warm = (load_bundle(tmp_path / name / "bundle_untrained") for name in ("cold", "warm"))
     assert cold.policy_onnx == warm.policy_onnx
     imitated = json.loads((tmp_path / "warm" / "curves.json").read_text())["seeds"][0]
-    assert imitated["curve"][0]["validation_bps"] < imitated["validation_of_others_bps"]["untrained"]
+    start, others = imitated["curve"][0]["validation_bps"], imitated["validation_of_others_bps"]
+    assert abs(start - others["rule"]) < abs(others["untrained"] - others["rule"])
 
 
 @pytest.mark.ray
@@ -136,7 +137,7 @@ def test_runner_when_it_samples_then_episodes_are_whole_and_within_their_masks(f
     algorithm = build_algorithm(world.make_env, module, TINY, 1)
     try:
         runner = algorithm.env_runner
-        first, second = runner.sample(num_timesteps=500), runner.sample(num_timesteps=500)
+        first, second = (list(runner.sample(num_timesteps=500)[0].episodes()) for _ in range(2))
     finally:
         algorithm.stop()
     slices = 300 // 30

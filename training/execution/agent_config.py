@@ -4,7 +4,10 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Self
 
 from feature_repo.errors import InputError
+from serving.contracts.stacking import MAX_STACK
 from training.execution.config import ExecutionConfig
+
+ALGORITHMS = ("ppo", "dqn")
 
 
 @dataclass(frozen=True)
@@ -16,6 +19,9 @@ class AgentConfig:
 
     validation_days: int = 1
     """Days at the end of `train_days` kept for choosing checkpoint and seed. With one day in all it serves for both."""
+
+    algorithm: str = "ppo"
+    """What learns: ppo, for both action sets, or dqn, for the discrete one."""
 
     seeds: tuple[int, ...] = (7,)
     """One training a seed; the one that is best on the validation days becomes the bundle."""
@@ -38,6 +44,9 @@ class AgentConfig:
     hidden: tuple[int, ...] = (64, 64)
     """Widths of the tanh layers, of policy and value function alike (they share nothing)."""
 
+    stack: int = 1
+    """Observations that the policy sees at once, the present and the last ones before it."""
+
     learning_rate: float = 5e-4
     """Adam's step size at the start; falls linearly to a tenth over the training."""
 
@@ -58,6 +67,51 @@ class AgentConfig:
 
     grad_clip: float = 0.5
     """Largest norm of a gradient."""
+
+    cvar_weight: float = 0.0
+    """Share of the objective that goes to the conditional value at risk of a parent's cost; 0: the mean alone."""
+
+    cvar_tail: float = 0.05
+    """Share of the worst parents that it looks at; needs `gamma` 1."""
+
+    dqn_batch: int = 256
+    """Transitions in one gradient step of DQN."""
+
+    dqn_training_intensity: float = 1.0
+    """Transitions that DQN learns from for each one that it samples."""
+
+    dqn_fragment: int = 1
+    """Steps of each environment between two gradient steps; at least `dqn_n_step`."""
+
+    dqn_n_step: int = 3
+    """Steps whose rewards a DQN target sums before it trusts a value."""
+
+    dqn_double: bool = True
+    """Let one network choose and the other judge the next action (van Hasselt et al. 2016)."""
+
+    dqn_dueling: bool = True
+    """Split state value and advantages (Wang et al. 2016)."""
+
+    dqn_capacity: int = 200_000
+    """Transitions that the replay buffer holds."""
+
+    dqn_alpha: float = 0.6
+    """How much the TD error counts in drawing (Schaul et al. 2016); 0 draws evenly."""
+
+    dqn_beta: float = 0.4
+    """Share of the bias of such drawing that importance weights take back."""
+
+    dqn_epsilon: tuple[float, float] = (0.5, 0.02)
+    """Probability of an even draw at the start, and after `dqn_epsilon_share` of the steps."""
+
+    dqn_epsilon_share: float = 0.3
+    """Share of `env_steps` over which that probability falls."""
+
+    dqn_target_every: int = 8_192
+    """Environment steps between two copies of the network to the one that judges."""
+
+    dqn_learning_starts: int = 8_192
+    """Environment steps before the first gradient step."""
 
     warm_start: bool = True
     """Imitate bundle 0's static rule before PPO starts; the untrained bundle stays the randomly initialised policy."""
@@ -83,6 +137,18 @@ class AgentConfig:
     ray_cpus: int = 1
     """Cores that a Ray started for the training may schedule on; runner and learner work in the calling process."""
 
+    num_env_runners: int = 0
+    """Ray actors that sample; 0: the calling process does."""
+
+    num_learners: int = 0
+    """Ray actors that learn; 0: the calling process does."""
+
+    num_gpus_per_learner: float = 0
+    """GPUs of each learner; with `num_learners` 0, of the calling process."""
+
+    ray_address: str | None = None
+    """Address of a Ray cluster to join, as `ray.init` takes it; None starts one on this machine."""
+
     tracking_uri: str | None = None
     """Where MLflow keeps the metrics, e.g. `sqlite:///mlflow.db`; None logs nothing."""
 
@@ -105,7 +171,20 @@ class AgentConfig:
             raise InputError(f"agent num_envs {self.num_envs} exceeds batch_steps {self.batch_steps}")
         if not 0 < self.warm_start_confidence < 1:
             raise InputError(f"agent warm_start_confidence {self.warm_start_confidence}: give a value between 0 and 1")
-        ExecutionConfig.from_dict(self.execution)
+        if self.algorithm not in ALGORITHMS:
+            raise InputError(f"agent algorithm {self.algorithm!r} is not one of {', '.join(ALGORITHMS)}")
+        if not 1 <= self.stack <= MAX_STACK:
+            raise InputError(f"agent stack is {self.stack}, the limits are 1 and {MAX_STACK}")
+        if not 0 <= self.cvar_weight <= 1 or not 0 < self.cvar_tail < 1:
+            raise InputError(
+                f"agent cvar_weight {self.cvar_weight}, cvar_tail {self.cvar_tail}: give a weight from 0 to 1 and a "
+                "tail between 0 and 1"
+            )
+        if self.cvar_weight and self.gamma != 1:
+            raise InputError(f"agent cvar_weight {self.cvar_weight} needs gamma 1, got {self.gamma}")
+        execution = ExecutionConfig.from_dict(self.execution)
+        if self.algorithm == "dqn" and execution.actions != "discrete":
+            raise InputError(f"agent algorithm dqn chooses among discrete actions, got {execution.actions!r}")
 
     @classmethod
     def quick(cls, train_days: tuple[str, ...] = ()) -> Self:

@@ -33,7 +33,8 @@ def write_agent_bundle(folder: Path, weights: "Weights", provenance: Provenance,
     """Write the bundle of an agent that trained for `env_steps` (0: as initialised); equal arguments, equal bytes."""
     signal, spec = _signal(provenance)
     metadata: dict[str, Any] = {
-        "kind": "ppo",
+        "kind": provenance.config.algorithm,
+        "stack": provenance.config.stack,
         "execution": ExecutionConfig.from_dict(provenance.config.execution).to_dict(),
         "feature_names": spec.get("features", []),
         "horizons_s": spec.get("horizons_s", []),

@@ -1,4 +1,4 @@
-"""One PPO training: RLlib's new API stack around the execution module, runner and learner in the calling process."""
+"""One training: RLlib's new API stack around an execution module, by default all in the calling process."""
 
 import logging
 import random
@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,13 +15,18 @@ from training.execution.agent_config import AgentConfig
 
 if TYPE_CHECKING:
     import gymnasium as gym
-    from ray.rllib.algorithms.ppo import PPO, PPOConfig
+    from ray.rllib.algorithms.algorithm import Algorithm
+    from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
+    from ray.rllib.algorithms.ppo import PPOConfig
 
     from training.execution.env_runner import EnvFactory
-    from training.execution.rl_module import ExecutionModule
+    from training.execution.rl_module import BoxExecutionModule, ExecutionModule, QModule
 
-Policy = Callable[[NDArray[np.float32], NDArray[np.float32]], NDArray[np.int64]]
-"""`(observation (N, D), action_mask (N, A)) -> actions (N,)`."""
+    ActingModule = ExecutionModule | BoxExecutionModule | QModule
+    Settings = TypeVar("Settings", bound=AlgorithmConfig)
+
+Policy = Callable[[NDArray[np.float32], NDArray[np.float32]], NDArray[Any]]
+"""`(observation (N, D), action_mask (N, A)) -> actions (N,) int64, or (N, K) float32 of a continuous set`."""
 
 Weights = dict[str, NDArray[np.float32]]
 """A module's parameters and buffers by name."""
@@ -52,7 +57,7 @@ class Trained:
 
 def train_ppo(
     make_env: "EnvFactory",
-    module: "ExecutionModule",
+    module: "ActingModule",
     validate: Callable[[Policy], float],
     config: AgentConfig,
     seed: int,
@@ -85,56 +90,72 @@ def train_ppo(
     return Trained(seed, tuple(curve), best[1], best[0], best[2])
 
 
-def build_algorithm(make_env: "EnvFactory", module: "ExecutionModule", config: AgentConfig, seed: int) -> "PPO":
-    """The RLlib algorithm, its runner and its learner in this process."""
+def build_algorithm(make_env: "EnvFactory", module: "ActingModule", config: AgentConfig, seed: int) -> "Algorithm":
+    """The RLlib algorithm that `config.algorithm` names; all in this process unless it says otherwise."""
     logging.getLogger("ray.rllib").setLevel(logging.ERROR)  # it announces its own defaults as warnings
+    if config.algorithm == "dqn":
+        from training.execution.dqn import dqn_config
+
+        return dqn_config(make_env, module, config, seed).build_algo()
     return ppo_config(make_env, module, config, seed).build_algo()
 
 
-def ppo_config(make_env: "EnvFactory", module: "ExecutionModule", config: AgentConfig, seed: int) -> "PPOConfig":
-    """RLlib's settings for this training."""
-    import gymnasium as gym
+def ppo_config(make_env: "EnvFactory", module: "ActingModule", config: AgentConfig, seed: int) -> "PPOConfig":
+    """RLlib's settings for PPO."""
     from ray.rllib.algorithms.ppo import PPOConfig
+
+    from training.execution.learners import RolloutPPOLearner
+
+    steps = config.updates * config.batch_steps
+    runners = max(1, config.num_env_runners)
+    made = shared_settings(PPOConfig(), make_env, module, config, seed).env_runners(
+        rollout_fragment_length=-(-config.batch_steps // (config.num_envs * runners))
+    )
+    return made.training(
+        learner_class=RolloutPPOLearner,
+        train_batch_size_per_learner=-(-config.batch_steps // max(1, config.num_learners)),
+        minibatch_size=config.minibatch_steps,
+        num_epochs=config.epochs,
+        gamma=config.gamma,
+        lambda_=config.gae_lambda,
+        lr=[[0, config.learning_rate], [steps, config.learning_rate / 10]],
+        entropy_coeff=[[0, config.entropy_start], [steps, config.entropy_end]],
+        clip_param=config.clip,
+        vf_clip_param=float("inf"),
+        use_kl_loss=False,
+        grad_clip=config.grad_clip,
+        grad_clip_by="global_norm",
+    )
+
+
+def shared_settings(
+    made: "Settings", make_env: "EnvFactory", module: "ActingModule", config: AgentConfig, seed: int
+) -> "Settings":
+    """What every algorithm of ours has in common: our runner, our module, and where things run."""
+    import gymnasium as gym
     from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 
     from training.execution.env_runner import ColumnEnvRunner
-    from training.execution.rl_module import ExecutionModule
 
-    steps = config.updates * config.batch_steps
+    tail = {"weight": config.cvar_weight, "tail": config.cvar_tail} if config.cvar_weight else None
     return (
-        PPOConfig()
-        .api_stack(enable_rl_module_and_learner=True, enable_env_runner_and_connector_v2=True)
+        made.api_stack(enable_rl_module_and_learner=True, enable_env_runner_and_connector_v2=True)
         .framework("torch")
         .environment(
             env=gym.Env,
-            env_config={"make": make_env},
+            env_config={"make": make_env, "tail": tail},
             observation_space=module.observation_space,
             action_space=module.action_space,
             disable_env_checking=True,
         )
         .env_runners(
             env_runner_cls=ColumnEnvRunner,
-            num_env_runners=0,
+            num_env_runners=config.num_env_runners,
             num_envs_per_env_runner=config.num_envs,
-            rollout_fragment_length=-(-config.batch_steps // config.num_envs),
             batch_mode="truncate_episodes",
         )
-        .learners(num_learners=0, num_gpus_per_learner=0)
-        .rl_module(rl_module_spec=RLModuleSpec(module_class=ExecutionModule, model_config=dict(module.model_config)))
-        .training(
-            train_batch_size_per_learner=config.batch_steps,
-            minibatch_size=config.minibatch_steps,
-            num_epochs=config.epochs,
-            gamma=config.gamma,
-            lambda_=config.gae_lambda,
-            lr=[[0, config.learning_rate], [steps, config.learning_rate / 10]],
-            entropy_coeff=[[0, config.entropy_start], [steps, config.entropy_end]],
-            clip_param=config.clip,
-            vf_clip_param=float("inf"),
-            use_kl_loss=False,
-            grad_clip=config.grad_clip,
-            grad_clip_by="global_norm",
-        )
+        .learners(num_learners=config.num_learners, num_gpus_per_learner=config.num_gpus_per_learner)
+        .rl_module(rl_module_spec=RLModuleSpec(module_class=type(module), model_config=dict(module.model_config)))
         .reporting(min_time_s_per_iteration=0, min_sample_timesteps_per_iteration=0)
         .debugging(seed=seed, log_level="ERROR")
     )
@@ -147,32 +168,39 @@ def new_module(
     scale: NDArray[np.float32],
     config: AgentConfig,
     seed: int,
-) -> "ExecutionModule":
-    """A randomly initialised module; equal arguments give equal weights."""
-    from training.execution.rl_module import ExecutionModule
+) -> "ActingModule":
+    """A randomly initialised module for the algorithm and the action space; equal arguments give equal weights."""
+    import gymnasium as gym
 
+    from training.execution.rl_module import BoxExecutionModule, ExecutionModule, QModule
+
+    settings: dict[str, Any] = {"hidden": list(config.hidden), "mean": mean.tolist(), "scale": scale.tolist()}
+    kind: type[ActingModule] = ExecutionModule
+    if isinstance(action_space, gym.spaces.Box):
+        kind = BoxExecutionModule
+    elif config.algorithm == "dqn":
+        kind = QModule
+        settings |= {"dueling": config.dqn_dueling, "epsilon": list(config.dqn_epsilon)}
+        settings["epsilon_steps"] = max(1, round(config.dqn_epsilon_share * config.env_steps))
     with deterministic_torch(seed):
-        return ExecutionModule(
-            observation_space=observation_space,
-            action_space=action_space,
-            model_config={"hidden": list(config.hidden), "mean": mean.tolist(), "scale": scale.tolist()},
-        )
+        return kind(observation_space=observation_space, action_space=action_space, model_config=settings)
 
 
-def greedy(module: "ExecutionModule") -> Policy:
-    """The policy that takes a module's most likely allowed action."""
+def greedy(module: "ActingModule") -> Policy:
+    """The policy that takes a module's best allowed action: the most likely, the most valuable, or the mean."""
     import torch
-    from ray.rllib.core.columns import Columns
 
-    def act(observation: NDArray[np.float32], action_mask: NDArray[np.float32]) -> NDArray[np.int64]:
-        batch = {"observation": torch.from_numpy(observation), "action_mask": torch.from_numpy(action_mask)}
-        logits = module.forward_inference({Columns.OBS: batch})[Columns.ACTION_DIST_INPUTS]
-        return logits.argmax(dim=1).numpy()
+    generator = torch.Generator()
+
+    def act(observation: NDArray[np.float32], action_mask: NDArray[np.float32]) -> NDArray[Any]:
+        with torch.inference_mode():
+            seen, mask = torch.from_numpy(observation), torch.from_numpy(action_mask)
+            return module.act(seen, mask, False, generator, 0)[0].numpy()
 
     return act
 
 
-def weights_of(module: "ExecutionModule") -> Weights:
+def weights_of(module: "ActingModule") -> Weights:
     """Copies of a module's parameters and buffers."""
     return {name: value.detach().cpu().numpy().copy() for name, value in module.state_dict().items()}
 
@@ -197,13 +225,21 @@ def deterministic_torch(seed: int) -> Iterator[None]:
         random.setstate(python_state)
 
 
-def _load(algorithm: "PPO", weights: Weights) -> None:
-    """Put `weights` into the learner and from there into the runner."""
+def _load(algorithm: "Algorithm", weights: Weights) -> None:
+    """Put `weights` into the learners and from there into the runners."""
     import torch
     from ray.rllib.core import DEFAULT_MODULE_ID
 
     state = {name: torch.from_numpy(value) for name, value in weights.items()}
-    algorithm.learner_group.foreach_learner(lambda learner: learner.module[DEFAULT_MODULE_ID].load_state_dict(state))
+
+    def load(learner: Any) -> None:
+        module = learner.module[DEFAULT_MODULE_ID]
+        module = getattr(module, "unwrapped", lambda: module)()
+        module.load_state_dict(state, strict=False)
+        if hasattr(module, "target"):
+            module.target.load_state_dict(module.policy.state_dict())
+
+    algorithm.learner_group.foreach_learner(load)
     algorithm.env_runner_group.sync_weights(from_worker_or_learner_group=algorithm.learner_group, inference_only=True)
 
 

@@ -1,4 +1,4 @@
-"""A head start for PPO: the module imitates a rule and learns what the rule's states are worth."""
+"""A head start: the module imitates a rule and learns what the rule's states are worth."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -9,17 +9,37 @@ from training.execution.agent_config import AgentConfig
 from training.execution.ppo import Policy, deterministic_torch
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from training.execution.env_runner import EnvFactory
-    from training.execution.rl_module import ExecutionModule
+    from training.execution.ppo import ActingModule
 
 Rows = dict[str, NDArray[Any]]
 
+MARGIN_BPS = 0.2
+"""Lead that imitation gives the value of the rule's action, in the reward's unit."""
 
-def random_policy(generator: np.random.Generator) -> Policy:
-    """Uniform over the allowed actions."""
 
-    def act(observation: NDArray[np.float32], action_mask: NDArray[np.float32]) -> NDArray[np.int64]:
+AS_CONTINUOUS = np.array([(-1.0, 0.0), (1.0, 0.1), (1.0, 0.25), (1.0, 0.75)], np.float32)
+"""Share and aggressiveness that do what each discrete action does: nothing, at the best price, inside, across."""
+
+
+def random_policy(generator: np.random.Generator, continuous: bool = False) -> Policy:
+    """Uniform over the allowed actions, or over the box."""
+
+    def act(observation: NDArray[np.float32], action_mask: NDArray[np.float32]) -> NDArray[Any]:
+        if continuous:
+            return generator.uniform(-1.0, 1.0, (len(observation), AS_CONTINUOUS.shape[1])).astype(np.float32)
         return (generator.random(action_mask.shape) * (action_mask > 0.5)).argmax(axis=1)
+
+    return act
+
+
+def continuous_rule(rule: Policy) -> Policy:
+    """A rule of discrete actions in the continuous set."""
+
+    def act(observation: NDArray[np.float32], action_mask: NDArray[np.float32]) -> NDArray[Any]:
+        return AS_CONTINUOUS[rule(observation, action_mask)]
 
     return act
 
@@ -59,30 +79,68 @@ def fit_normaliser(observations: NDArray[np.float32]) -> tuple[NDArray[np.float3
     return mean.astype(np.float32), np.where(scale > 1e-6, scale, 1.0).astype(np.float32)
 
 
-def imitate(module: "ExecutionModule", rows: Rows, config: AgentConfig, seed: int) -> None:
+def imitate(module: "ActingModule", rows: Rows, config: AgentConfig, seed: int, values_only: bool = False) -> None:
     """Fit `module` in place to a rule's rows from `roll_out`: its actions, and what its states were worth.
 
-    The target keeps `1 - warm_start_confidence` for the other allowed actions, so that PPO still has something to try.
+    Discrete: cross entropy to a target that keeps `1 - warm_start_confidence` for the other allowed actions, so that
+    PPO still has something to try. Continuous: likelihood of the rule's action, and entropy for the same reason. Action
+    values: the rule's action is worth what followed and leads the others by a margin (Hester et al. 2018, eq. 1).
+    `values_only` leaves the policy as it is and fits the value function alone; a Q module has none of its own.
     """
     import torch
-    from torch.nn import functional
 
+    from training.execution.rl_module import QModule
+
+    loss_of = _q_loss if isinstance(module, QModule) else _actor_critic_loss
     with deterministic_torch(seed):
-        observation, mask = (torch.from_numpy(rows[name]) for name in ("observation", "action_mask"))
-        target = torch.from_numpy(_soft_target(rows["action"], rows["action_mask"], config.warm_start_confidence))
-        to_go = torch.from_numpy(rows["to_go"].astype(np.float32))
-        optimiser = torch.optim.Adam(module.parameters(), lr=1e-3)
+        columns = {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in rows.items()}
+        columns["to_go"] = columns["to_go"].float()
+        columns["target"] = torch.from_numpy(_targets(rows, config))
+        fitted = module.value if values_only else module
+        optimiser = torch.optim.Adam(fitted.parameters(), lr=1e-3)
         for _ in range(config.warm_start_epochs):
-            for index in torch.randperm(len(target)).split(512):
-                logits = module.masked_logits(observation[index], mask[index])
-                value = module.compute_values({"obs": {"observation": observation[index]}})
-                known = torch.isfinite(to_go[index])
-                loss = functional.cross_entropy(logits, target[index])
-                if bool(known.any()):
-                    loss = loss + 0.1 * functional.smooth_l1_loss(value[known], to_go[index][known])
+            for index in torch.randperm(len(columns["target"])).split(512):
+                loss = loss_of(module, {name: value[index] for name, value in columns.items()}, values_only)
                 optimiser.zero_grad()
                 loss.backward()
                 optimiser.step()
+
+
+def _targets(rows: Rows, config: AgentConfig) -> NDArray[Any]:
+    """What imitation aims at: distributions (M, A), or the rule's own continuous actions (M, K)."""
+    if rows["action"].ndim > 1:
+        return rows["action"].astype(np.float32)
+    return _soft_target(rows["action"], rows["action_mask"], config.warm_start_confidence)
+
+
+def _actor_critic_loss(module: Any, rows: dict[str, "Tensor"], values_only: bool) -> "Tensor":
+    import torch
+    from torch.nn import functional
+
+    value = module.compute_values({"obs": {"observation": rows["observation"]}})
+    known = torch.isfinite(rows["to_go"])
+    critic = functional.smooth_l1_loss(value[known], rows["to_go"][known]) if bool(known.any()) else 0.0 * value.sum()
+    if values_only:
+        return critic
+    inputs = module._forward({"obs": rows})["action_dist_inputs"]
+    if rows["action"].dim() == 1:
+        return functional.cross_entropy(inputs, rows["target"]) + 0.1 * critic
+    logp, entropy = module.judge(inputs, rows["target"].clamp(-0.9, 0.9))
+    return -(logp + 0.2 * entropy).mean() + 0.1 * critic
+
+
+def _q_loss(module: Any, rows: dict[str, "Tensor"], values_only: bool) -> "Tensor":
+    import torch
+    from torch.nn import functional
+
+    values = module.masked_logits(rows["observation"], rows["action_mask"])
+    chosen = rows["action"][:, None]
+    taken = values.gather(1, chosen).squeeze(1)
+    lead = torch.full_like(values, MARGIN_BPS).scatter(1, chosen, 0.0)
+    behind = ((values + lead).amax(dim=1) - taken).mean()
+    known = torch.isfinite(rows["to_go"])
+    worth = functional.smooth_l1_loss(taken[known], rows["to_go"][known]) if bool(known.any()) else 0.0 * taken.sum()
+    return worth + behind
 
 
 def _soft_target(action: NDArray[np.int64], mask: NDArray[np.float32], confidence: float) -> NDArray[np.float32]:

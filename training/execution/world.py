@@ -60,12 +60,9 @@ class ExecutionWorld:
 
     def spaces(self) -> "tuple[gym.Space[Any], gym.Space[Any]]":
         """Observation and action space of one episode."""
-        from gymnasium import spaces
+        from training.execution.env import action_space, observation_space
 
-        from serving.contracts.observation import ACTION_NAMES
-        from training.execution.env import observation_space
-
-        return observation_space(), spaces.Discrete(len(ACTION_NAMES))
+        return observation_space(), action_space(self.execution)
 
     def fingerprint(self) -> str:
         """sha256 (hex) of the names and bytes of all files that the training reads."""
