@@ -8,7 +8,7 @@ import typer
 
 from flows.cli_options import AsJson, split_names
 
-bench = typer.Typer(help="Measure this machine: pipeline, features.", no_args_is_help=True)
+bench = typer.Typer(help="Measure this machine: pipeline, features, simulator.", no_args_is_help=True)
 
 
 @bench.command("pipeline")
@@ -35,6 +35,19 @@ def features(
     _print(run(data), "Features", as_json)
 
 
+@bench.command("simulator")
+def simulator(
+    data: Annotated[
+        Path | None, typer.Option(help="Folder with databento/; the synthetic market alone where absent")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Messages per second with and without own orders, environment steps and reactive events, on one core."""
+    from flows.bench.simulator import run
+
+    _print(run(data), "Simulator", as_json)
+
+
 def _print(found: dict[str, Any], title: str, as_json: bool) -> None:
     if as_json:
         print(json.dumps(found))
@@ -42,3 +55,5 @@ def _print(found: dict[str, Any], title: str, as_json: bool) -> None:
     from flows.bench.machine import print_result
 
     print_result(found, title)
+    for note in found.get("notes", ()):
+        print(note)

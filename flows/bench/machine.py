@@ -55,7 +55,7 @@ def print_result(found: dict[str, Any], title: str) -> None:
     for column in ("figure", "value", "unit", "target", "met"):
         table.add_column(column, justify="right" if column in ("value", "target") else "left")
     for row in found["rows"]:
-        target = "" if row["target"] is None else f"{row['target']:,g}"
+        target = "" if row["target"] is None else f"{row['target']:,.12g}"
         met = {True: "yes", False: "no", None: ""}[row["met"]]
         table.add_row(
             row["name"],

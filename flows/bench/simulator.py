@@ -1,4 +1,4 @@
-"""`shortfall bench simulator`: what the order-by-order market costs a message, with and without own orders."""
+"""`shortfall bench simulator`: what the market costs a message, an environment step and a reactive event."""
 
 import importlib.util
 import statistics
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from feature_repo.errors import InputError
 from feature_repo.ticks.reader import IngestRequest
+from flows.bench.environments import environment_rows, reactive_rows
 from flows.bench.machine import Row, result
 
 if TYPE_CHECKING:
@@ -35,8 +36,9 @@ def run(data: Path | None = None) -> dict[str, Any]:
     orders) under a latency of 10 ms. Both are historical messages over the median time of REPEATS runs, taken in turn;
     the compiled code is warm and the arrays of the market are made before the clock starts. `ratio to hftbacktest` is
     that package's time for the same events over ours (`peer_run`); without the package the row is left out and `notes`
-    says so. `bytes per event` is what a day keeps resident for each message. Raises InputError where `data` holds no
-    such sample.
+    says so. `bytes per event` is what a day keeps resident for each message. Then come the rows of
+    `flows.bench.environments`: the environments on the synthetic day, and the reactive market. Raises InputError where
+    `data` holds no such sample.
     """
     from training.market.messages import pack_messages
 
@@ -60,6 +62,7 @@ def run(data: Path | None = None) -> dict[str, Any]:
         size = day.bytes_per_event
         rows.append(Row(f"bytes per event{name}", size, "bytes", BYTES_TARGET, round(size, 1) <= BYTES_TARGET))
         rows.append(Row(f"messages{name}", count, "messages"))
+    rows += [*environment_rows(events), *reactive_rows()]
     return {**result(rows), "notes": notes}
 
 
