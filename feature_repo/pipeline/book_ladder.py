@@ -78,12 +78,12 @@ def with_room(state: State) -> State:
         pages = np.concatenate([pages, np.zeros_like(pages)])
     if 2 * state.memory[ORDERS] >= len(orders):
         orders = np.zeros((2 * len(orders), 4), np.int64)
-        _rehash(state.orders, orders)
+        rehash(state.orders, orders)
     return state._replace(orders=orders, pages=pages)
 
 
 @njit(cache=True, forceinline=True)
-def _rehash(old, new):
+def rehash(old, new):
     """Put every order of one table into another, empty one."""
     for i in range(old.shape[0]):
         if old[i, ID] != 0:
@@ -107,7 +107,7 @@ def find_order(orders, order):
 
 
 @njit(cache=True, forceinline=True)
-def _forget(memory, orders, place):
+def forget_order(memory, orders, place):
     """Free the place of an order; later ones of the same run move up, so that a search never meets a hole."""
     mask = orders.shape[0] - 1
     hole, at = place, (place + 1) & mask
@@ -203,7 +203,7 @@ def take(memory, visible, index, orders, pages, place, size):
     set_lots(memory, visible, index, pages, which, at, max(0, pages[page, which, slot] - size))
     orders[place, ORDER_LOTS] -= size
     if orders[place, ORDER_LOTS] == 0:
-        _forget(memory, orders, place)
+        forget_order(memory, orders, place)
 
 
 @njit(cache=True, forceinline=True)

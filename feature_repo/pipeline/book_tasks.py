@@ -15,9 +15,12 @@ from feature_repo.errors import InputError
 from feature_repo.lake import Partition
 from feature_repo.pipeline.books import REPLAYED_COLUMNS, BookBuilder, book_of, book_table, empty_book
 from feature_repo.pipeline.kernels import FEATURES, compute_features
+from feature_repo.pipeline.leaf_kernel import LeafBuilder
+from feature_repo.pipeline.leaves import LEAF_DTYPE, LEAVES_FILE, leaves_table
 from feature_repo.pipeline.spark_io import read_events, write_single
 from feature_repo.pipeline.volume_curve import DayVolume, VolumeCurve, buckets_of
 from feature_repo.ticks.instruments import Instrument
+from feature_repo.ticks.schema import Kind
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -35,7 +38,8 @@ Facts = dict[str, Any]
 
 
 def make_book(spark: SparkSession, events: Path, partition: Partition, instrument: Instrument, folder: Path) -> Facts:
-    """Write `book.parquet` of one partition; gives `rows`, `counts` (BookCounts) and `volume` (lots by bucket).
+    """Write `book.parquet` of one partition; gives `rows`, `counts` (BookCounts), `volume` (lots by bucket), and how
+    many events are `orders` and `halts`.
 
     Events are taken batch by batch. Raises InputError as `build_book`.
     """
@@ -43,11 +47,13 @@ def make_book(spark: SparkSession, events: Path, partition: Partition, instrumen
     depth = instrument.depth
 
     def work(batches: Batches, facts: Facts) -> Batches:
-        builder, rows = BookBuilder(depth, name), 0
+        builder, rows, kinds = BookBuilder(depth, name), 0, np.zeros(max(Kind) + 1, np.int64)
         volume = np.zeros(buckets_of(sum(close - start for start, close in windows)), np.int64)
 
         def books() -> Iterator[Any]:
+            nonlocal kinds
             for batch in batches:
+                kinds += np.bincount(np.clip(np.asarray(batch.column("kind")), 0, max(Kind)), minlength=len(kinds))
                 yield builder.add(batch)
             yield builder.end()
 
@@ -56,10 +62,32 @@ def make_book(spark: SparkSession, events: Path, partition: Partition, instrumen
             volume += DayVolume.from_book(partition.date, book, windows).lots
             yield from book_table(book).to_batches(_BATCH_ROWS)
         facts |= {"rows": rows, "counts": asdict(builder.counts), "volume": volume.tolist()}
+        facts |= {"orders": int(kinds[[Kind.ADD, Kind.REPLACE]].sum()), "halts": int(kinds[Kind.HALT])}
 
     schema = book_table(empty_book(depth)).schema
     needed = read_events(spark, events).select(*REPLAYED_COLUMNS)
     return _run(needed, work, schema, events, folder / BOOK_FILE)
+
+
+def make_leaves(
+    spark: SparkSession, events: Path, partition: Partition, instrument: Instrument, by_order: bool, folder: Path
+) -> Facts:
+    """Write `leaves.parquet` of one partition; gives `rows`. `by_order`: its events are orders; else halts alone.
+
+    Raises as `make_book`.
+    """
+    name, depth = _name(partition), instrument.depth
+
+    def work(batches: Batches, facts: Facts) -> Batches:
+        builder, rows = LeafBuilder(depth, name, by_order), 0
+        for batch in batches:
+            leaves = builder.add(batch)
+            rows += len(leaves)
+            yield from leaves_table(leaves).to_batches(_BATCH_ROWS)
+        facts |= {"rows": rows}
+
+    needed = read_events(spark, events).select(*REPLAYED_COLUMNS)
+    return _run(needed, work, leaves_table(np.zeros(0, LEAF_DTYPE)).schema, events, folder / LEAVES_FILE)
 
 
 def make_features(

@@ -15,8 +15,9 @@ import pyarrow.parquet as pq
 from feature_repo.errors import InputError
 from feature_repo.lake import Partition, list_partitions
 from feature_repo.parts import Part, Parts, parts_or_scratch, read_index, write_index
-from feature_repo.pipeline.book_tasks import BOOK_FILE, FEATURES_FILE, make_book, make_features
+from feature_repo.pipeline.book_tasks import BOOK_FILE, FEATURES_FILE, make_book, make_features, make_leaves
 from feature_repo.pipeline.kernels import FEATURE_UNITS, FEATURE_WINDOW_NS, FEATURES, NS
+from feature_repo.pipeline.leaves import LEAVES_FILE
 from feature_repo.pipeline.volume_curve import DayVolume, VolumeCurve
 from feature_repo.progress import Progress, no_progress
 from feature_repo.ticks.instruments import Instrument, load_instruments, save_instruments
@@ -52,6 +53,8 @@ def build_features(
 ) -> dict[str, Any]:
     """Write `book.parquet` and `features.parquet` for each partition, `feature_spec.json`, `instruments.json`.
 
+    Partitions known order by order, or with a halt, have `leaves.parquet` too (`feature_repo.pipeline.leaves`).
+
     Books come first, for a day's features use the volume curve of up to CURVE_DAYS earlier days of the same symbol. A
     partition found in `parts` is not done again; one in `excluded` (set aside by the gate) is left out.
 
@@ -69,6 +72,10 @@ def build_features(
         books = _run(jobs, spark, lambda done: progress(done, 2 * len(days), "books and features"))
         jobs = {day: partial(_features_part, day, books, spark, store) for day in days}
         made = _run(jobs, spark, lambda done: progress(len(days) + done, 2 * len(days), "books and features"))
+        jobs = {day: partial(_leaves_part, day, books[day], spark, store) for day in days if _has_leaves(books[day])}
+        leaves = _run(jobs, spark, lambda done: None)
+        for day, part in leaves.items():
+            part.link(LEAVES_FILE, day.partition.folder(out_dir) / LEAVES_FILE)
         for day in days:
             books[day].link(BOOK_FILE, day.partition.folder(out_dir) / BOOK_FILE)
             made[day].link(FEATURES_FILE, day.partition.folder(out_dir) / FEATURES_FILE)
@@ -136,6 +143,17 @@ def _book_part(day: _Day, spark: Any, parts: Parts) -> Part:
     """The book of one partition; its summary has `rows`, `counts` and `volume`, the lots by bucket of the session."""
     key = parts.key(part="book", events=day.events_key, **day.facts)
     return parts.build(key, partial(make_book, spark, day.events, day.partition, day.instrument))
+
+
+def _has_leaves(book: Part) -> bool:
+    return bool(book.summary["orders"] or book.summary["halts"])
+
+
+def _leaves_part(day: _Day, book: Part, spark: Any, parts: Parts) -> Part:
+    """What left the queues of one partition; its summary has `rows`."""
+    key = parts.key(part="leaves", book=book.key, **day.facts)
+    by_order = book.summary["orders"] > 0
+    return parts.build(key, partial(make_leaves, spark, day.events, day.partition, day.instrument, by_order))
 
 
 def _features_part(day: _Day, books: Mapping[_Day, Part], spark: Any, parts: Parts) -> Part:

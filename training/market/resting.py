@@ -8,7 +8,7 @@ The order joins behind all lots displayed at its price. Then, whatever the model
 * hidden executions are no rows: they neither fill us nor move us up.
 
 The models differ in what else shortens the queue ahead, V lots of the Q displayed at our price. Let the displayed size
-fall by more than was traded there since it last changed; the excess c was cancelled:
+fall by more than was traded there and not yet taken off it; the excess c was cancelled:
 
 * conservative: cancels come from behind us, V <- min(V, Q);
 * expected: V <- V - c p(V / Q) with p(x) = x^n / (x^n + (1 - x)^n), the share of cancels that come from ahead
@@ -18,7 +18,7 @@ fall by more than was traded there since it last changed; the excess c was cance
 * optimistic: cancels come from ahead of us as long as there are any, V <- max(0, V - c);
 * fifo: nothing is estimated. Each lot that left its queue says when it had joined it: lots of orders that joined up to
   our arrival were ahead, later ones behind, and an execution behind us was ours (`meet_leaf`). Trades that name no
-  resting order do not fill.
+  resting order do not fill; nor do orders that cross history's own book, whose executions follow.
 
 An own order never meets another of its episode: an episode is one parent of one side, with one order resting, and
 episodes do not see each other. So there is no self-trade to prevent; `order_replay` has several orders, and prevents.
@@ -124,10 +124,11 @@ def follow_queue(tape, state, shown):
     if shown < 0:
         return
     if (tape.model == EXPECTED or tape.model == OPTIMISTIC) and before >= 0 and shown != before:
-        gone = before - shown
-        cancelled = gone - state.rest_unseen
+        cancelled = before - shown - state.rest_unseen
+        queue = before - state.rest_unseen
+        # A feed may print a sweep at once and take its lots off one by one; what joins answers all prints before it.
+        state.rest_unseen = max(0, state.rest_unseen - (before - shown)) if shown < before else 0
         if cancelled > 0:
-            queue = before - state.rest_unseen
             state.rest_ahead, state.rest_part = _less_cancels(
                 tape.model, state.rest_ahead, state.rest_part, queue, cancelled
             )
@@ -135,7 +136,6 @@ def follow_queue(tape, state, shown):
                 state.back_ahead, state.back_part = _less_cancels(
                     tape.model, state.back_ahead, state.back_part, queue, cancelled
                 )
-        state.rest_unseen = 0
     if shown < state.rest_ahead:
         state.rest_ahead, state.rest_part = shown, 0
     if shown < state.back_ahead:
@@ -174,7 +174,7 @@ def meet_row(tape, state, taken_px, taken_lots, episode, fills, fill_count):
     if traded and not still:
         _meet_trade(tape, state, row, ts_ns, episode, fills, fill_count)
     follow_queue(tape, state, level_size(tape, state.row, state.side, state.rest_px))
-    if not still:
+    if not still and not (tape.model == FIFO and row.bid_sz > 0 and row.ask_sz > 0 and row.bid_px >= row.ask_px):
         _meet_opposite(tape, state, row, ts_ns, taken_px, taken_lots, episode, fills, fill_count)
 
 
