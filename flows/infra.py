@@ -10,6 +10,9 @@ from flows.ids import lake
 from flows.lake import StageResult
 from flows.settings import settings
 
+POLL_S = 2.0
+"""Seconds between two looks at a stage that runs as a deployment."""
+
 _spark: Any = None
 
 
@@ -42,7 +45,9 @@ def run_flow(flow: Flow[..., StageResult], params: BaseModel) -> StageResult:
         return flow(params)
     from prefect.deployments import run_deployment
 
-    run: Any = run_deployment(f"{flow.name}/{flow.name}", parameters={"params": params.model_dump(mode="json")})
+    run: Any = run_deployment(
+        f"{flow.name}/{flow.name}", parameters={"params": params.model_dump(mode="json")}, poll_interval=POLL_S
+    )
     state = run.state
     if state is None or not state.is_completed():
         message = f"stage {flow.name}: deployment run {run.name} ended {state.name if state else 'without a state'}"
