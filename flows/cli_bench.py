@@ -48,6 +48,14 @@ def simulator(
     _print(run(data), "Simulator", as_json)
 
 
+@bench.command("training")
+def training(as_json: AsJson = False) -> None:
+    """Environment steps per second of PPO and DQN on one core, PPO beside RLlib's stock runner, and ONNX latency."""
+    from flows.bench.training import run
+
+    _print(run(), "Training", as_json)
+
+
 def _print(found: dict[str, Any], title: str, as_json: bool) -> None:
     if as_json:
         print(json.dumps(found))
