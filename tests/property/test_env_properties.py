@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from market_fixtures import make_day, random_rows
+from market_fixtures import NS, make_day, open_ns, random_rows
 
 from serving.contracts.actions import ACTION_SETS
 from training.execution.baselines import default_policies
 from training.execution.config import ExecutionConfig
-from training.execution.env import ExecutionEnv
+from training.execution.env import ExecutionEnv, action_space
 from training.execution.parents import ParentOrder, parent_grid, sample_parents
 from training.execution.policies import ModelPolicy
 from training.execution.run import run_policy
@@ -101,13 +101,46 @@ def check_same(observation, batch, i):
         np.testing.assert_array_equal(value, batch[name][i])
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
+@given(seed=seeds)
+@pytest.mark.parametrize("config", MODES, ids=mode_name)
+def test_a_sell_in_the_mirrored_market_sees_and_earns_what_the_buy_does(config, seed):
+    rng, config = np.random.default_rng(seed), replace(config, maker_fee_bps=0.0, taker_fee_bps=0.0)
+    rows, start = random_rows(rng, 700), open_ns() + 300 * NS
+    _, bids, asks, _ = [row for row in rows if row[0] <= start][-1]
+    axis = bids[0][0] + asks[0][0]  # the arrival mid is its own mirror image: bps are of the same value, fees are not
+    flipped = [
+        (ts, mirror(asks, axis), mirror(bids, axis), trade and (axis - trade[0], trade[1], -trade[2]))
+        for ts, bids, asks, trade in rows
+    ]
+    buys, sells = ExecutionEnv([make_day(rows)], config), ExecutionEnv([make_day(flipped)], config)
+    buys.action_space.seed(seed)
+    one, _ = buys.reset(options={"parent": ParentOrder(0, 1, 120, start, config.horizon_ns)})
+    other, _ = sells.reset(options={"parent": ParentOrder(0, -1, 120, start, config.horizon_ns)})
+    done = False
+    while not done:
+        for name, value in one.items():
+            np.testing.assert_array_equal(value, other[name])
+        action = buys.action_space.sample()
+        one, reward, done, _, _ = buys.step(action)
+        other, same, ended, _, _ = sells.step(action)
+        assert ended == done and same == pytest.approx(reward, abs=1e-9)
+
+
+def mirror(levels, axis):
+    return [(axis - price, size) for price, size in levels]
+
+
+@settings(max_examples=6, deadline=None)
 @given(seed=seeds, ahead=st.integers(0, 3))
-def test_lots_are_conserved_and_parts_sum_to_the_shortfall_whatever_the_actions(days, seed, ahead):
-    config = ExecutionConfig(lots=90, ahead_slices=ahead, taker_fee_bps=0.3)
+@pytest.mark.parametrize("mode", MODES, ids=mode_name)
+def test_lots_are_conserved_and_parts_sum_to_the_shortfall_whatever_the_actions(days, mode, seed, ahead):
+    config = replace(mode, lots=90, ahead_slices=ahead)
     rng = np.random.default_rng(seed)
     parents = sample_parents(days, config, rng, 8)
-    policy = ModelPolicy("any", lambda observation, mask: rng.integers(0, 4, len(mask)))
+    space = action_space(config)
+    space.seed(seed)
+    policy = ModelPolicy("any", lambda observation, mask: np.stack([space.sample() for _ in mask]))
     result = run_policy(policy, days, parents, config, record=range(8))
     check_accounts(result, parents)
 

@@ -171,6 +171,18 @@ def test_clamped_continuous_actions_are_counted(day):
     assert info["masked"] == steps == CONFIG.slices
 
 
+def test_orders_that_meet_a_halt_are_refused_and_counted(day):
+    halted = replace(day, halts=np.array([[open_ns() + 900 * NS, open_ns() + 1200 * NS]]))
+    env = ExecutionEnv([halted], CONFIG)
+    env.reset(options={"parent": ParentOrder(0, 1, 60, open_ns() + 900 * NS, 600 * NS)})
+    done = False
+    while not done:
+        observation, _, done, _, info = env.step(3)  # half of the decisions fall into the halt
+        if observation["observation"][1] >= 0.5:
+            assert observation["observation"][0] == 1.0
+    assert info["refused"] == 10 and info["completion"] == 1.0
+
+
 def test_forced_completion_walks_the_book_and_counts_what_lay_beyond_it():
     # Three visible asks of 10 lots: 100 lots meet 30 there, and 70 at levels of 10 one tick apart behind.
     rows = [(open_ns() + k * NS, [(100 - i, 10) for i in range(3)], [(102 + i, 10) for i in range(3)], None)
