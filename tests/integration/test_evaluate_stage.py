@@ -1,6 +1,7 @@
 """The evaluate stage on a small market of a random walk: real books, real bundles, the one fill engine."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,15 @@ from training.evaluation.evaluate import evaluate
 
 DAYS = ("2024-01-02", "2024-01-03", "2024-01-04")
 NS = 1_000_000_000
+LISTED: dict[str, Any] = {
+    "venue": "X", "symbol": "A", "tick_size": 0.01, "lot_size": 1.0, "currency": "USD", "timezone": "America/New_York",
+    "windows": (SessionWindow("09:30:00", "11:00:00"),), "depth": 3, "snapshot_data": False, "latency_ns": 1_000_000,
+    "synthetic": True,
+}  # fmt: skip
 CONFIG = EvaluationConfig(draws=499, execution={"horizon_s": 300, "lots": 40, "start_every_s": 300})
 BASELINES = {
-    "immediate", "random", "twap_market", "twap_passive", "carry", "imbalance_rule", "vwap_market", "almgren_chriss",
+    "immediate", "random", "twap_market", "twap_passive", "submit_and_leave", "carry", "imbalance_rule", "vwap_market",
+    "pov", "almgren_chriss", "ac_matched",
 }  # fmt: skip
 PARTS = ("spread_bps", "impact_bps", "timing_bps", "fees_bps")
 
@@ -56,7 +63,7 @@ def write_day(root: Path, instrument: Instrument, date: str, rng: np.random.Gene
 
 def market(root: Path, synthetic: bool = True, days: tuple[str, ...] = DAYS, close: str = "11:00:00") -> Path:
     window = SessionWindow("09:30:00", close)
-    instrument = Instrument("X", "A", 0.01, 1.0, "USD", "America/New_York", (window,), 3, False, 1_000_000, synthetic)
+    instrument = Instrument(**{**LISTED, "windows": (window,), "synthetic": synthetic})
     rng = np.random.default_rng(5)
     for date in days:
         write_day(root, instrument, date, rng)
@@ -131,10 +138,42 @@ def test_evaluate_when_run_then_parts_of_every_order_sum_to_its_cost(evaluated: 
 
 def test_evaluate_when_agent_is_worse_then_established_as_dearer_never_as_better(evaluated: dict[str, Any]) -> None:
     primary = evaluated["result"]["comparisons"][0]
-    assert (primary["a"], primary["b"], primary["primary"]) == ("agent", "champion", True)
+    assert (primary["a"], primary["instrument"], primary["primary"]) == ("agent", "X:A", True)
     assert primary["mean_diff_bps"] > 0
     assert primary["verdict"] != "lower cost"
     assert not evaluated["result"]["policies"]["agent"]["established"]
+    assert {row["cause"] for row in evaluated["result"]["limits"]} >= {"behaviour"}
+
+
+def test_evaluate_when_run_then_the_opponent_is_the_best_baseline_of_the_validation_day(
+    evaluated: dict[str, Any],
+) -> None:
+    result = evaluated["result"]
+    tuned = result["tuning"]["by_instrument"]["X:A"]
+    assert result["tuning"]["days"] == result["splits"]["validation_days"] == [DAYS[1]]
+    assert set(tuned["chosen"]) == BASELINES
+    best = min(tuned["chosen"], key=lambda name: tuned["chosen"][name]["mean_is_bps"])
+    assert result["opponents"] == {"X:A": best} and result["comparisons"][0]["b"] == best
+    for trial in tuned["trials"]:
+        assert trial["mean_is_bps"] >= tuned["chosen"][trial["policy"]]["mean_is_bps"]
+    assert [item["primary"] for item in result["comparisons"]].count(True) == 1
+    pairs = [(item["a"], item["b"]) for item in result["comparisons"]]
+    assert ("agent", "champion") in pairs and len(pairs) == len(set(pairs))  # what promotion reads
+
+
+def test_evaluate_when_the_test_day_is_another_then_baselines_and_opponent_are_the_same(
+    evaluated: dict[str, Any], bundles: dict[str, Path], tmp_path: Path
+) -> None:
+    root = market(tmp_path / "features")
+    instrument = Instrument(**LISTED)
+    for file in Partition("X", "A", DAYS[-1]).folder(root).iterdir():
+        file.unlink()
+    Partition("X", "A", DAYS[-1]).folder(root).rmdir()
+    write_day(root, instrument, DAYS[-1], np.random.default_rng(99))
+    evaluate(root, None, bundles, tmp_path, CONFIG)
+    found = json.loads((tmp_path / "evaluation.json").read_text())
+    assert found["tuning"] == evaluated["result"]["tuning"] and found["opponents"] == evaluated["result"]["opponents"]
+    assert found["policies"] != evaluated["result"]["policies"]
 
 
 def test_evaluate_when_run_then_embargo_latency_and_calibration_are_stated(evaluated: dict[str, Any]) -> None:
@@ -153,7 +192,7 @@ def test_evaluate_when_run_then_report_says_synthetic_and_progress_reaches_the_e
     assert "SYNTHETIC" in page.split("</title>")[0][-80:]
     assert "One order, worked" in page and "One training seed was evaluated" in page
     assert evaluated["summary"]["report"] == "report.html"
-    assert evaluated["seen"][-1] == (10, 10, "policies")
+    assert evaluated["seen"][-1] == (13, 13, "policies")
     assert set(evaluated["summary"]["policies"]) == BASELINES | {"agent", "champion"}
 
 
@@ -170,8 +209,8 @@ def test_evaluate_when_two_names_hold_one_bundle_then_no_difference_is_claimed(
 ) -> None:
     twins = {"agent": bundles["champion"], "champion": bundles["champion"]}
     summary = evaluate(features, None, twins, tmp_path, CONFIG)
-    primary = summary["comparisons"][0]
-    assert primary["mean_diff_bps"] == 0.0 and primary["p"] == 1.0 and not primary["established"]
+    (twin,) = [item for item in summary["comparisons"] if item["b"] == "champion"]
+    assert twin["mean_diff_bps"] == 0.0 and twin["p"] == 1.0 and not twin["established"]
 
 
 def test_evaluate_when_market_is_real_then_nothing_says_synthetic(bundles: dict[str, Path], tmp_path: Path) -> None:
@@ -199,3 +238,46 @@ def test_evaluate_when_there_is_one_day_then_says_to_widen(bundles: dict[str, Pa
     root = market(tmp_path / "features", days=DAYS[:1], close="09:50:00")
     with pytest.raises(InputError, match="no day left to test on"):
         evaluate(root, None, bundles, tmp_path, CONFIG)
+
+
+def test_evaluate_when_all_is_played_then_strata_and_markets_say_what_counts(
+    features: Path, bundles: dict[str, Path], tmp_path: Path
+) -> None:
+    config = replace(CONFIG, sizes_adv=(0.001, 0.05), horizons_s=(300, 600), sensitivities=True)
+    evaluate(features, None, bundles, tmp_path, config)
+    result = json.loads((tmp_path / "evaluation.json").read_text())
+    small = [row for row in result["strata"] if row["size_adv"] == 0.001]
+    assert [row["horizon_s"] for row in small] == [300, 600] and all(row["counted"] for row in small)
+    for row in small:
+        assert row["n"] > 0 and {"agent", "champion", "twap_market"} <= set(row["policies"])
+        assert [item["instrument"] for item in row["comparisons"]] == ["X:A"]
+        assert not row["comparisons"][0]["primary"]
+    (large,) = [row for row in result["strata"] if row["size_adv"] == 0.05]
+    assert not large["counted"] or large["world"] != "replay"  # never without impact
+    names = {row["name"] for row in result["sensitivities"] if row["available"]}
+    assert {"fill model expected", "fill model optimistic", "zero latency"} <= names
+    assert [row["name"] for row in result["sensitivities"] if not row["decides"]] == ["zero latency"]
+    assert set(result["survival"]) == {"X:A"}
+    page = (tmp_path / "report.html").read_text()
+    assert "Sizes and horizons" in page and "Other worlds and fill models" in page
+    assert all(row["p_adjusted"] >= row["p"] for row in result["comparisons"] if not row["primary"])
+
+
+def test_evaluate_when_several_seeds_are_given_then_the_primary_is_of_their_mean(
+    features: Path, bundles: dict[str, Path], tmp_path: Path
+) -> None:
+    seeds = [bundles["agent"], bundles["champion"]]
+    summary = evaluate(features, None, bundles, tmp_path, CONFIG, seed_bundles=seeds)
+    primary = summary["comparisons"][0]
+    assert primary["primary"] and primary["n_seeds"] == 2
+    means = [summary["policies"][name]["mean_is_bps"] for name in ("agent", "champion", primary["b"])]
+    assert primary["mean_diff_bps"] == pytest.approx((means[0] + means[1]) / 2 - means[2])
+    assert any("mean of 2 training seeds" in line for line in summary["verdicts"])
+
+
+def test_evaluate_when_a_test_day_was_opened_before_then_the_report_says_how_often(
+    features: Path, bundles: dict[str, Path], tmp_path: Path
+) -> None:
+    summary = evaluate(features, None, bundles, tmp_path, CONFIG, opened_before={DAYS[-1]: 2})
+    assert f"{DAYS[-1]} was opened before, by 2 evaluations: no fresh test." in summary["verdicts"]
+    assert json.loads((tmp_path / "evaluation.json").read_text())["opened_before"] == {DAYS[-1]: 2}

@@ -70,9 +70,10 @@ def everything() -> Extras:
     }  # fmt: skip
     return Extras(
         curves={"seed 7": ([0.0, 1000.0], [2.0, 1.0])},
-        skill=[{"horizon_s": 5, "r2": 0.01, "verdict": "not established"}],
-        example=example,
+        skill=[{"horizon_s": 5, "days": "test days", "r2": 0.01, "verdict": "not established"}],
+        examples=[example, example],
         minute=np.arange(40) * 10,
+        liquidity=np.linspace(0.1, 9.0, 40),
         seeds=[7],
     )
 
@@ -99,11 +100,12 @@ def test_report_when_all_is_given_then_page_is_well_formed_offline_and_has_every
     assert checker.open == []
     assert checker.sources == []  # nothing is fetched
     assert page.count("plotly.js v") >= 1 and "cdn.plot.ly/plotly" not in page.split("</head>")[1]
-    assert len(checker.ids) == len(set(checker.ids)) == 7
+    assert len(checker.ids) == len(set(checker.ids)) == 9
     text = " ".join(checker.text)
     for heading in (
         "Verdicts", "Cost table", "Mean cost", "Paired comparisons", "Where the cost comes from", "Spread of outcomes",
-        "Cost against risk", "Cost by time of day", "One order, worked", "By instrument", "By side", "Learning curve",
+        "Cost against risk", "Cost by time of day", "Cost by liquidity", "One order, worked",
+        "Another order, worked", "By instrument", "By side", "Learning curve",
         "Signal skill, out of fold", "What this fill model can and cannot say", "Settings and data",
     ):  # fmt: skip
         assert heading in text

@@ -23,6 +23,23 @@ def test_split_when_days_are_shuffled_then_last_in_time_test():
     assert found.days == ("2024-03-04", "2024-03-05", "2024-03-06")
 
 
+def test_split_when_days_validate_then_they_are_the_last_of_the_training_days():
+    days = partitions("2024-03-04", "2024-03-05", "2024-03-06", "2024-03-07")
+
+    found = split_days(days, 1, validation_days=1)
+
+    assert found.train_days == ("2024-03-04", "2024-03-05", "2024-03-06")
+    assert found.validation_days == ("2024-03-06",) and found.test_days == ("2024-03-07",)
+    assert found.teaching_days == ("2024-03-04", "2024-03-05")
+    assert split_days(days, 1, validation_days=9).teaching_days == ("2024-03-04",)
+
+
+def test_split_when_one_day_is_left_to_train_then_it_teaches_and_validates():
+    found = split_days(partitions("2024-03-04", "2024-03-05"), 1, validation_days=1)
+
+    assert found.validation_days == found.teaching_days == ("2024-03-04",)
+
+
 def test_split_when_two_symbols_share_days_then_each_day_counts_once():
     both = partitions("2024-03-04", "2024-03-05") + partitions("2024-03-05", "2024-03-06", symbol="BBB")
 

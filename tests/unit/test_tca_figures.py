@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from feature_repo.errors import InputError
-from training.evaluation.statistics import HALF_HOUR_NS, NonFiniteError, UnpairedError
+from training.evaluation.statistics import HALF_HOUR_NS, ClusterBootstrap, NonFiniteError, UnpairedError, compare
 from training.evaluation.tca import ORDER_DTYPE, DecompositionError, Family, analyse, check_orders, sentences
 
 COSTS = {
@@ -54,12 +54,51 @@ def test_analysis_when_market_is_tiny_then_figures_are_the_hand_computed_ones() 
     assert found["by_instrument"]["X:A"]["twap_market"]["mean_is_bps"] == 1.5
 
 
-def test_analysis_when_agent_and_champion_are_there_then_one_primary_and_the_rest_secondary() -> None:
+def test_analysis_when_opponents_are_declared_then_one_primary_an_instrument_and_the_rest_secondary() -> None:
+    orders = {name: rows_of(costs) for name, costs in COSTS.items()}
+    found = analysed(orders, opponents={"X:A": "twap_market"})
+    pairs = [(item["a"], item["b"], item["instrument"], item["primary"]) for item in found["comparisons"]]
+    assert pairs == [
+        ("agent", "twap_market", "X:A", True),  # one instrument: not made again over all of them
+        ("agent", "champion", "all", False),
+        ("champion", "twap_market", "all", False),
+    ]
+    assert found["comparisons"][1]["mean_diff_bps"] == -1.0
+    for rows in orders.values():
+        rows["instrument_id"][2:] = "X:B"
+    both = analysed(orders, opponents={"X:A": "twap_market", "X:B": "champion"})
+    primary = [(item["b"], item["instrument"], item["n"]) for item in both["comparisons"] if item["primary"]]
+    assert primary == [("twap_market", "X:A", 2), ("champion", "X:B", 2)]
+    pooled = [item["b"] for item in both["comparisons"] if item["a"] == "agent" and not item["primary"]]
+    assert pooled == ["champion", "twap_market"]
+
+
+def test_analysis_when_costs_of_seeds_are_given_then_the_primary_is_of_their_mean() -> None:
+    orders = {name: rows_of(costs * 10) for name, costs in COSTS.items()}
+    seed_costs = np.stack([orders["agent"]["is_bps"] + shift for shift in (0.0, 1.0, 2.0)])
+    family = Family(opponents={"X:A": "champion"})
+    found = analyse(orders, family, np.random.default_rng(1), 999, 0.05, seed_costs)
+    first = found["comparisons"][0]
+    assert first["primary"] and first["n_seeds"] == 3 and first["mean_diff_bps"] == pytest.approx(0.0)
+    pooled = [item for item in found["comparisons"][1:] if item["b"] == "champion"]
+    assert [item["n_seeds"] for item in pooled] == [1]  # the chosen policy itself, for its promotion
+
+
+def test_analysis_when_further_comparisons_are_given_then_they_share_the_adjustment() -> None:
+    orders = {name: rows_of(costs * 10) for name, costs in COSTS.items()}
+    alone = analysed(orders)
+    draw = ClusterBootstrap(np.arange(40) // 2, np.random.default_rng(0), 99)
+    extra = compare(np.ones(40), np.zeros(40), draw, a="a", b="b")
+    found = analyse(orders, Family(), np.random.default_rng(1), 999, 0.05, others=[extra] * 3)
+    assert len(found["others"]) == 3 and len(found["comparisons"]) == len(alone["comparisons"])
+    for with_them, without in zip(found["comparisons"], alone["comparisons"], strict=True):
+        assert with_them["p_adjusted"] >= without["p_adjusted"]
+
+
+def test_policy_when_reference_costs_something_then_its_share_of_that_is_given() -> None:
     found = analysed({name: rows_of(costs) for name, costs in COSTS.items()})
-    pairs = [(item["a"], item["b"], item["primary"]) for item in found["comparisons"]]
-    expected = [("agent", "champion", True), ("agent", "twap_market", False), ("champion", "twap_market", False)]
-    assert pairs == expected
-    assert found["comparisons"][0]["mean_diff_bps"] == -1.0
+    assert found["policies"]["agent"]["share_of_reference"] == pytest.approx(0.75 / 1.5)
+    assert found["policies"]["twap_market"]["share_of_reference"] == 1.0
 
 
 def test_analysis_when_two_clusters_give_no_interval_then_bounds_are_null_and_nothing_is_claimed() -> None:
@@ -91,8 +130,43 @@ def test_sentences_when_claim_is_unsupported_then_says_not_established_and_why()
     assert lines[0].startswith("Not established: that Agent and champion differ")
     assert "2 clusters are too few" in lines[0]
     assert lines[-1] == "One training seed was evaluated: nothing is claimed about other seeds."
-    (only,) = sentences(analysed({"agent": rows_of(COSTS["agent"])}), {}, [0, 1])
+    (only,) = sentences(analysed({"agent": rows_of(COSTS["agent"])}), {}, list(range(5)))
     assert "say nothing of other days" in only
+
+
+def plain_win() -> dict[str, Any]:
+    """An agent that is plainly cheaper than its declared opponent."""
+    base = np.random.default_rng(4).normal(2.0, 1.0, 40)
+    noise = np.random.default_rng(5).normal(0.0, 0.2, 40)
+    orders = {"agent": rows_of(list(base - 1.0)), "carry": rows_of(list(base + noise))}
+    return analysed(orders, opponents={"X:A": "carry"})
+
+
+@pytest.mark.parametrize(
+    ("survival", "begins", "says"),
+    [
+        ({}, "Established: ", "is of this world and fill model alone"),
+        ({"X:A": (True, "")}, "Established: ", "stands in every world"),
+        (
+            {"X:A": (False, "fill model optimistic")},
+            "Established in the headline's market alone: ",
+            "No ranking is claimed",
+        ),
+    ],
+)
+def test_sentences_when_primary_is_established_then_a_ranking_is_claimed_only_where_it_survives(
+    survival: dict[str, Any], begins: str, says: str
+) -> None:
+    lines = sentences({**plain_win(), "survival": survival}, {}, [0])
+    assert lines[0].startswith(begins) and "80% power from a true difference of" in lines[0]
+    assert says in lines[1] and "X:A" in lines[1]
+
+
+def test_sentences_when_a_day_was_opened_before_or_seeds_are_few_then_they_say_so() -> None:
+    result = {**plain_win(), "opened_before": {"2024-01-02": 1, "2024-01-03": 0}}
+    lines = sentences(result, {}, [1, 2, 3])
+    assert "2024-01-02 was opened before, by one evaluation: no fresh test." in lines
+    assert any(line.startswith("3 training seeds were evaluated, fewer than 5") for line in lines)
 
 
 def test_analysis_when_seed_is_the_same_then_result_is_the_same() -> None:

@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from feature_repo.errors import InputError
 from feature_repo.progress import Progress, no_progress
 from training.evaluation.calibration import calibrate
 from training.evaluation.config import EvaluationConfig
+from training.evaluation.examples import example_indices, examples_of
+from training.evaluation.limits import limits
 from training.evaluation.report import Extras, render, tca_markdown, title_of, verdicts
-from training.evaluation.scene import Scene, data_hashes, local_minutes, open_scene
+from training.evaluation.runs import Cast, Orders, cast, run_all, run_frontier, run_sensitivities, run_strata
+from training.evaluation.scene import Scene, data_hashes, liquidity, local_minutes, open_scene, participations
+from training.evaluation.sensitivity import survival
 from training.evaluation.sources import read_curves, read_skill
 from training.evaluation.svg import forest_svg
 from training.evaluation.tca import ORDER_DTYPE, Family, analyse
@@ -33,141 +36,127 @@ def evaluate(
     config: EvaluationConfig,
     progress: Progress = no_progress,
     *,
+    seed_bundles: Sequence[Path] = (),
     curves: Path | None = None,
     signal_metrics: Path | None = None,
+    opened_before: Mapping[str, int] | None = None,
 ) -> dict[str, Any]:
     """Run the bundles of `policies` and every baseline on the test days and write what was found into `out_dir`.
 
-    Writes `orders.parquet`, `evaluation.json`, `report.html`, `tca_table.md` and `tca.svg`. `curves` and
-    `signal_metrics` default to `curves.json` beside the agent's bundle and `metrics.json` of the forecasts, where there
-    are such files. Equal inputs and configuration give equal bytes. Returns `policies`, `comparisons`, `established`
-    (sentences), `verdicts` (all sentences) and `report`.
+    The baselines are tuned, and each instrument's opponent is declared, on the validation days before a test order is
+    played. `seed_bundles` are the agents of all training seeds, the chosen one included. `opened_before` says how many
+    earlier evaluations opened each test day. Writes `orders.parquet`, `evaluation.json`, `report.html`, `tca_table.md`
+    and `tca.svg`. `curves` and `signal_metrics` default to `curves.json` beside the agent's bundle and `metrics.json`
+    of the forecasts, where there are such files. Equal inputs and configuration give equal bytes. Returns `policies`,
+    `comparisons`, `established` (sentences), `verdicts` (all sentences), `opponents` and `report`.
     Raises InputError where a bundle, a day or a parent cannot be used, and what `training.evaluation.tca` raises.
     """
     from serving.contracts.bundle import load_bundle
 
     bundles = {name: load_bundle(folder) for name, folder in policies.items()}
-    scene = open_scene(features_dir, forecasts_dir, bundles, config)
+    seeds = [load_bundle(folder) for folder in seed_bundles]
+    scene = open_scene(features_dir, forecasts_dir, {**bundles, **_named(seeds)}, config)
     calibration = {key: calibrate(days, scene.execution) for key, days in scene.calibration.items()}
-    orders, fills = run_all(scene, bundles, calibration, config, progress)
-    result = _result(scene, bundles, orders, calibration, config)
+    players = cast(scene, bundles, seeds, calibration, config, progress)
+    shown = example_indices(scene)
+    record = {name: shown for name in (config.agent, config.reference) if name in players.names()}
+    orders, fills, seed_costs = run_all(scene, players, record, progress)
+    strata, sized = run_strata(scene, players, config, progress)
+    family = Family(config.agent, config.champion, config.reference, players.tuned.opponents)
+    rng = np.random.default_rng(config.seed)
+    found = analyse(orders, family, rng, config.draws, config.alpha, seed_costs, sized)
+    result = {**_facts(scene, bundles, players, config), **found}
+    for row in strata:
+        row["comparisons"] = [found["others"][index] for index in row["comparisons"]]
+    result["strata"] = strata
+    result["sensitivities"] = run_sensitivities(scene, players, config, progress) if config.sensitivities else []
+    result["survival"] = _survival(result, config.sensitivities)
+    result["frontier"] = run_frontier(scene, players, config)
     result["data"] = data_hashes(features_dir, forecasts_dir, scene.days)
-    if curves is None and config.agent in policies:
-        curves = policies[config.agent].parent / "curves.json"
-    if signal_metrics is None and forecasts_dir is not None:
-        signal_metrics = forecasts_dir / "metrics.json"
-    seeds = [bundles[config.agent].metadata["seed"]] if config.agent in bundles else []
+    result["opened_before"] = {day: (opened_before or {}).get(day, 0) for day in scene.splits.test_days}
+    share = participations(scene)
+    result["participation"] = {"mean": _finite(share.mean()), "median": _finite(np.median(share))}
+    curves, signal_metrics = _beside(policies, forecasts_dir, config, curves, signal_metrics)
     extras = Extras(
         curves=read_curves(curves),
         skill=read_skill(signal_metrics),
-        example=example_of(scene, fills),
+        examples=examples_of(scene, shown, fills),
         minute=local_minutes(scene),
-        seeds=seeds,
+        liquidity=liquidity(scene),
+        seeds=_seeds(bundles, seeds, config),
     )
+    result["limits"] = limits(result, extras.curves, extras.skill)
     _write(out_dir, result, orders, extras)
-    said = verdicts(result, seeds)
+    said = verdicts(result, extras.seeds)
     return {
         "policies": result["policies"],
         "comparisons": result["comparisons"],
+        "opponents": dict(players.tuned.opponents),
         "established": [line for line in said if line.startswith("Established")],
         "verdicts": said,
         "report": "report.html",
     }
 
 
-Orders = dict[str, NDArray[np.void]]
+def _named(bundles: "Sequence[Bundle]") -> "dict[str, Bundle]":
+    return {f"agent of seed {bundle.metadata['seed']}": bundle for bundle in bundles}
 
 
-def run_all(
-    scene: Scene,
-    bundles: "Mapping[str, Bundle]",
-    calibration: Mapping[str, Mapping[str, float]],
+def _seeds(bundles: "Mapping[str, Bundle]", seeds: "Sequence[Bundle]", config: EvaluationConfig) -> list[int]:
+    if seeds:
+        return [bundle.metadata["seed"] for bundle in seeds]
+    return [bundles[config.agent].metadata["seed"]] if config.agent in bundles else []
+
+
+def _beside(
+    policies: Mapping[str, Path],
+    forecasts_dir: Path | None,
     config: EvaluationConfig,
-    progress: Progress = no_progress,
-) -> tuple[Orders, Orders]:
-    """Orders (ORDER_DTYPE) of every policy; the example order's fills (FILL_DTYPE) of the agent and the reference."""
-    from training.execution.baselines import AlmgrenChriss, default_policies
-    from training.execution.policies import ModelPolicy
-    from training.execution.run import run_policy
-
-    baselines = {policy.name: policy for policy in default_policies(scene.execution, config.seed)}
-    clash = sorted(set(baselines) & set(bundles))
-    if clash:
-        raise InputError(f"policy {clash[0]} is the name of a baseline: give the bundle another name")
-    runs: dict[str, Any] = {name: ModelPolicy(name, bundle.decide) for name, bundle in bundles.items()}
-    runs |= {name: policy for name, policy in baselines.items() if name != AlmgrenChriss.name}
-    total = len(runs) + 1
-    orders: Orders = {}
-    fills: Orders = {}
-    example = example_index(scene.parents)
-    for done, (name, policy) in enumerate(runs.items()):
-        progress(done, total, "policies")
-        record = [example] if name in (config.agent, config.reference) else []
-        ran = run_policy(policy, scene.days, scene.parents, scene.execution, record=record)
-        orders[name] = _as_orders(ran.rows)
-        if record:
-            fills[name] = ran.fills
-    progress(total - 1, total, "policies")
-    orders[AlmgrenChriss.name] = _almgren_chriss(scene, calibration, config)
-    progress(total, total, "policies")
-    return orders, fills
+    curves: Path | None,
+    signal_metrics: Path | None,
+) -> tuple[Path | None, Path | None]:
+    if curves is None and config.agent in policies:
+        curves = policies[config.agent].parent / "curves.json"
+    if signal_metrics is None and forecasts_dir is not None:
+        signal_metrics = forecasts_dir / "metrics.json"
+    return curves, signal_metrics
 
 
-def _almgren_chriss(
-    scene: Scene, calibration: Mapping[str, Mapping[str, float]], config: EvaluationConfig
-) -> NDArray[np.void]:
-    """Each instrument's parents under the schedule of its own volatility and impact."""
-    from training.execution.baselines import AlmgrenChriss
-    from training.execution.run import run_policy
-
-    orders = np.zeros(len(scene.parents), ORDER_DTYPE)
-    names = np.array([scene.days[int(day)].partition.instrument_id for day in scene.parents["day"]])
-    for name in np.unique(names):
-        chosen = names == name
-        if str(name) not in calibration:
-            raise InputError(f"{name} has no training day before its test days: leave it out or widen --from/--to")
-        policy = AlmgrenChriss(risk_aversion=config.risk_aversion, gamma_bps=0.0, **calibration[str(name)])
-        orders[chosen] = _as_orders(run_policy(policy, scene.days, scene.parents[chosen], scene.execution).rows)
-    return orders
+def _survival(result: Mapping[str, Any], played: bool) -> dict[str, tuple[bool | None, str]]:
+    """By instrument: whether what the primary comparison established stands in every other market, and where not."""
+    return {
+        item["instrument"]: survival(item["verdict"], item["instrument"], result["sensitivities"], played)
+        for item in result["comparisons"]
+        if item["primary"]
+    }
 
 
-def _as_orders(rows: NDArray[np.void]) -> NDArray[np.void]:
-    orders = np.zeros(len(rows), ORDER_DTYPE)
-    for name in ORDER_DTYPE.names or ():
-        orders[name] = rows[name]
-    return orders
-
-
-def _result(
-    scene: Scene,
-    bundles: "Mapping[str, Bundle]",
-    orders: Orders,
-    calibration: Mapping[str, Mapping[str, float]],
-    config: EvaluationConfig,
-) -> dict[str, Any]:
-    family = Family(config.agent, config.champion, config.reference)
-    rng = np.random.default_rng(config.seed)
-    found = analyse(orders, family, rng, config.draws, config.alpha)
+def _facts(scene: Scene, bundles: "Mapping[str, Bundle]", players: Cast, config: EvaluationConfig) -> dict[str, Any]:
+    """What the figures rest on, known before a test order is played."""
     instruments = {day.instrument.instrument_id: day.instrument for day in scene.days}
+    own = scene.execution.latency_ns
     return {
         "synthetic": any(item.synthetic for item in instruments.values()),
         "fill_model": scene.execution.fill_model,
+        "world": getattr(scene.execution, "world", "replay"),
         "latency": {
             key: "next snapshot"
-            if item.snapshot_data and scene.execution.latency_ns is None
-            else f"{(item.latency_ns if scene.execution.latency_ns is None else scene.execution.latency_ns) / 1e6:g} ms"
+            if item.snapshot_data and own is None
+            else f"{(item.latency_ns if own is None else own) / 1e6:g} ms"
             for key, item in instruments.items()
         },
         "splits": {
             "train_days": list(scene.splits.train_days),
+            "validation_days": list(scene.splits.validation_days),
             "test_days": list(scene.splits.test_days),
             **scene.embargo,
         },
-        **found,
+        "opponents": dict(players.tuned.opponents),
+        "tuning": players.tuned.record(),
         "parents": scene.execution.to_dict(),
-        "calibration": {key: dict(values) for key, values in calibration.items()},
+        "calibration": {key: dict(values) for key, values in players.tuned.calibration.items()},
         "statistics": {
-            "interval": "symmetric studentised cluster bootstrap",
+            "interval": "symmetric studentised cluster bootstrap; the training seed is a level where there are several",
             "adjustment": "Holm over the secondary comparisons",
             **{name: asdict(config)[name] for name in ("seed", "draws", "alpha", "risk_aversion")},
         },
@@ -178,46 +167,8 @@ def _result(
     }
 
 
-def example_index(parents: NDArray[np.void]) -> int:
-    """The buy order in the middle of the grid: chosen by its place, never by its outcome."""
-    buys = np.flatnonzero(parents["side"] > 0)
-    return int(buys[len(buys) // 2])
-
-
-def example_of(scene: Scene, fills: Mapping[str, NDArray[np.void]]) -> dict[str, Any] | None:
-    """Best prices while the example parent was worked, and its fills, as `plots.example_order` takes them."""
-    from training.market.orders import FillKind
-
-    if not fills:
-        return None
-    parent = scene.parents[example_index(scene.parents)]
-    day = scene.days[int(parent["day"])]
-    tick, start = day.instrument.tick_size, int(parent["start_ns"])
-    rows = slice(
-        max(int(np.searchsorted(day.book.ts_ns, start, side="right")) - 1, 0),
-        int(np.searchsorted(day.book.ts_ns, start + int(parent["horizon_ns"]), side="right")),
-    )
-    both = (day.book.bid_sz[rows, 0] > 0) & (day.book.ask_sz[rows, 0] > 0)
-    bid, ask = day.book.bid_px[rows, 0][both] * tick, day.book.ask_px[rows, 0][both] * tick
-    moved = np.flatnonzero(np.r_[True, (np.diff(bid) != 0) | (np.diff(ask) != 0)])
-    return {
-        "seconds": np.maximum((day.book.ts_ns[rows][both][moved] - start) / 1e9, 0.0),
-        "bid": bid[moved],
-        "ask": ask[moved],
-        "arrival": float(bid[0] + ask[0]) / 2.0,
-        "side": int(parent["side"]),
-        "caption": f"A buy of {int(parent['lots'])} lots of {day.partition.instrument_id} on {day.partition.date}, "
-        "the one in the middle of the grid; the dashed line is the arrival price, larger marks are larger fills.",
-        "fills": {
-            name: {
-                "seconds": (found["ts_ns"] - start) / 1e9,
-                "price": found["price_ticks"] * tick,
-                "lots": found["lots"],
-                "passive": found["kind"] == FillKind.PASSIVE,
-            }
-            for name, found in fills.items()
-        },
-    }
+def _finite(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
 
 
 def _write(out_dir: Path, result: Mapping[str, Any], orders: Orders, extras: Extras) -> None:

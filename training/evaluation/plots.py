@@ -20,6 +20,9 @@ LABELS = {
     "imbalance_rule": "Imbalance rule",
     "vwap_market": "VWAP, market orders",
     "almgren_chriss": "Almgren–Chriss",
+    "ac_matched": "Almgren–Chriss, the agent's exposure",
+    "pov": "Participation of volume",
+    "submit_and_leave": "Submit and leave",
     "carry": "Carry",
 }
 """What the report calls a policy; others keep their own name."""
@@ -92,11 +95,25 @@ def distributions(orders: Mapping[str, NDArray[np.void]], policies: Mapping[str,
     return styled(figure, "implementation shortfall of a parent order, bps", None, 120 + 34 * len(names))
 
 
-def cost_against_risk(policies: Mapping[str, Mapping[str, Any]]) -> "Figure":
-    """Mean cost against its standard deviation: lower left is better on both."""
+def cost_against_risk(
+    policies: Mapping[str, Mapping[str, Any]], frontier: Sequence[Mapping[str, float]] = ()
+) -> "Figure":
+    """Mean cost against its standard deviation, lower left is better on both; `frontier`: Almgren-Chriss schedules."""
     import plotly.graph_objects as go
 
     figure = go.Figure()
+    if frontier:
+        points = sorted(frontier, key=lambda point: point["risk_aversion"])
+        figure.add_scatter(
+            x=[point["sd"] for point in points],
+            y=[point["mean_is_bps"] for point in points],
+            mode="lines+markers",
+            name="efficient frontier (Almgren–Chriss)",
+            line={"color": "#8a5bb5", "width": 1.5, "dash": "dot"},
+            marker={"size": 5},
+            customdata=[point["risk_aversion"] for point in points],
+            hovertemplate="risk aversion %{customdata:g}: SD %{x:.2f} bps, mean %{y:.3f} bps<extra></extra>",
+        )
     for name in by_cost(policies):
         row = policies[name]
         figure.add_scatter(
@@ -118,6 +135,9 @@ def _symbol(name: str) -> str:
         "twap_passive": "circle-open",
         "vwap_market": "triangle-up",
         "almgren_chriss": "triangle-down",
+        "ac_matched": "triangle-down-open",
+        "pov": "triangle-left",
+        "submit_and_leave": "hexagon-open",
         "imbalance_rule": "cross",
         "carry": "hexagon",
     }
@@ -153,16 +173,38 @@ def decomposition(policies: Mapping[str, Mapping[str, Any]]) -> "Figure":
 
 def time_of_day(orders: Mapping[str, NDArray[np.void]], minute: NDArray[np.int64], names: Sequence[str]) -> "Figure":
     """Mean cost of `names` by half-hour of the venue's day; `minute` (N,) is the local minute of each arrival."""
+    slots, index = np.unique(minute // 30, return_inverse=True)
+    ticks = [f"{slot // 2:02d}:{slot % 2 * 30:02d}" for slot in slots]
+    return _by_bin(orders, index, ticks, names, "arrival of the parent, half-hour of the venue's local time")
+
+
+def by_liquidity(orders: Mapping[str, NDArray[np.void]], shown: NDArray[np.float64], names: Sequence[str]) -> "Figure":
+    """Mean cost of `names` by quintile of `shown` (N,): lots at the best prices over the parent's, at its arrival."""
+    edges = np.unique(np.quantile(shown, np.linspace(0.0, 1.0, 6)))
+    index = np.clip(np.searchsorted(edges, shown, side="right") - 1, 0, max(len(edges) - 2, 0))
+    _, index = np.unique(index, return_inverse=True)
+    bins = [shown[index == k] for k in range(int(index.max()) + 1)]
+    ticks = [f"{values.min():.2g} to {values.max():.2g}" for values in bins]
+    return _by_bin(
+        orders, index, ticks, names, "displayed lots at the best prices over the parent's lots, at its arrival"
+    )
+
+
+def _by_bin(
+    orders: Mapping[str, NDArray[np.void]],
+    index: NDArray[np.int64],
+    ticks: Sequence[str],
+    names: Sequence[str],
+    title: str,
+) -> "Figure":
     import plotly.graph_objects as go
 
     figure = go.Figure()
-    slots, index = np.unique(minute // 30, return_inverse=True)
     counts = np.bincount(index)
-    ticks = [f"{slot // 2:02d}:{slot % 2 * 30:02d}" for slot in slots]
     for name in names:
         means = np.bincount(index, weights=orders[name]["is_bps"]) / counts
         figure.add_scatter(
-            x=ticks,
+            x=list(ticks),
             y=means,
             mode="lines+markers",
             name=label(name),
@@ -171,7 +213,7 @@ def time_of_day(orders: Mapping[str, NDArray[np.void]], minute: NDArray[np.int64
             hovertemplate=f"{label(name)} %{{x}}: %{{y:.3f}} bps, %{{customdata}} parents<extra></extra>",
         )
     figure.add_hline(y=0.0, line={"color": MUTED, "width": 1, "dash": "dot"})
-    figure = styled(figure, "arrival of the parent, half-hour of the venue's local time", "mean cost, bps", 380)
+    figure = styled(figure, title, "mean cost, bps", 380)
     return figure.update_layout(legend={"orientation": "h", "y": 1.02, "yanchor": "bottom"}, xaxis={"type": "category"})
 
 

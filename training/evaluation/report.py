@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from training.evaluation import plots
 from training.evaluation.page import definitions, figure_html, page, section, table, verdict_list
 from training.evaluation.plots import by_cost, label
+from training.evaluation.protocol import DECLARED, comparison_table, findings_list, protocol_sections
 from training.evaluation.tca import interval_text, sentences
 
 FILL_MODEL_NOTES = (
@@ -32,8 +33,9 @@ class Extras:
 
     curves: Mapping[str, tuple[Sequence[float], Sequence[float]]] = field(default_factory=dict)  # steps, mean cost bps
     skill: Sequence[Mapping[str, Any]] = ()  # one row a horizon (and fold) of the signal's out-of-fold skill
-    example: Mapping[str, Any] | None = None  # see `plots.example_order`
+    examples: Sequence[Mapping[str, Any]] = ()  # see `plots.example_order`
     minute: NDArray[np.int64] | None = None  # (N,) minute of the venue's local day at which each parent arrived
+    liquidity: NDArray[np.float64] | None = None  # (N,) displayed lots over the parent's when it arrived
     seeds: Sequence[int] = ()  # training seeds of the agents evaluated
 
 
@@ -63,8 +65,10 @@ def render(result: Mapping[str, Any], orders: Mapping[str, NDArray[np.void]], ex
 
 def _figures_first(result: Mapping[str, Any], orders: Mapping[str, NDArray[np.void]], extras: Extras) -> list[str]:
     policies = result["policies"]
-    parts = [
-        section("Verdicts", verdict_list(verdicts(result, extras.seeds))),
+    parts = [section("Verdicts", verdict_list(verdicts(result, extras.seeds)))]
+    if result.get("limits"):
+        parts.append(section("What holds the agent back", findings_list(result["limits"])))
+    parts += [
         section(
             "Cost table",
             _cost_table(policies),
@@ -76,23 +80,33 @@ def _figures_first(result: Mapping[str, Any], orders: Mapping[str, NDArray[np.vo
             f"95% intervals by resampling whole clusters ({result['clusters']}). Intervals of single policies overlap "
             "where paired differences are clear, since all met the same market: the verdicts rest on the differences.",
         ),
-        section("Paired comparisons", _comparison_table(result), "Declared before the test days were opened."),
+        section("Paired comparisons", comparison_table(result), DECLARED),
         section("Where the cost comes from", figure_html(plots.decomposition(policies), "decomposition")),
         section("Spread of outcomes", figure_html(plots.distributions(orders, policies), "distributions")),
-        section("Cost against risk", figure_html(plots.cost_against_risk(policies), "risk")),
+        section(
+            "Cost against risk",
+            figure_html(plots.cost_against_risk(policies, result.get("frontier", ())), "risk"),
+            "The dotted line joins Almgren–Chriss schedules of rising risk aversion, played like every other policy.",
+        ),
     ]
+    opponents = list(dict.fromkeys(result.get("opponents", {}).values()))
+    chosen = [name for name in ("agent", "champion", "twap_market", *opponents) if name in orders]
     if extras.minute is not None:
-        chosen = [name for name in ("agent", "champion", "twap_market") if name in orders]
         figure = plots.time_of_day(orders, extras.minute, chosen)
         parts.append(section("Cost by time of day", figure_html(figure, "time-of-day")))
-    if extras.example is not None:
-        note = str(extras.example["caption"])
-        parts.append(section("One order, worked", figure_html(plots.example_order(extras.example), "example"), note))
+    if extras.liquidity is not None:
+        figure = plots.by_liquidity(orders, extras.liquidity, chosen)
+        parts.append(section("Cost by liquidity", figure_html(figure, "liquidity")))
+    for index, example in enumerate(extras.examples):
+        title = "One order, worked" if index == 0 else "Another order, worked"
+        figure = plots.example_order(example)
+        parts.append(section(title, figure_html(figure, f"example-{index}"), str(example["caption"])))
     return parts
 
 
 def _background(result: Mapping[str, Any], extras: Extras) -> list[str]:
     parts = [
+        *protocol_sections(result),
         section("By instrument", _group_table(result["by_instrument"]), "Mean cost in bps with its interval."),
         section("By side", _group_table(result["by_side"]), "Mean cost in bps with its interval."),
     ]
@@ -117,6 +131,7 @@ COLUMNS: tuple[tuple[str, str, str], ...] = (
     ("sd", "SD", "bps"),
     ("cvar95", "CVaR95", "bps"),
     ("win_rate", "beats TWAP", "% of orders"),
+    ("share_of_reference", "of TWAP's cost", "%"),
     ("spread_bps", "spread", "bps"),
     ("impact_bps", "impact", "bps"),
     ("timing_bps", "timing", "bps"),
@@ -127,7 +142,7 @@ COLUMNS: tuple[tuple[str, str, str], ...] = (
     ("n", "orders", ""),
 )
 """Field, title and unit of each column of the cost table."""
-_SHARES = ("win_rate", "passive_share", "completion", "extrapolated_share")
+_SHARES = ("win_rate", "share_of_reference", "passive_share", "completion", "extrapolated_share")
 
 
 def cell(row: Mapping[str, Any], name: str) -> str:
@@ -147,24 +162,6 @@ def _cost_table(policies: Mapping[str, Mapping[str, Any]]) -> str:
     rows = [[label(name), *(cell(policies[name], key) for key, _, _ in COLUMNS)] for name in names]
     strong = [index for index, name in enumerate(names) if name == "agent"]
     return table([("policy", ""), *((title, unit) for _, title, unit in COLUMNS)], rows, strong)
-
-
-def _comparison_table(result: Mapping[str, Any]) -> str:
-    head = [("a – b", ""), ("mean difference", "bps"), ("95% interval", "bps"), ("p", ""), ("p adjusted", "Holm")]
-    rows = [
-        [
-            f"{label(item['a'])} – {label(item['b'])}" + (" (primary)" if item["primary"] else ""),
-            f"{item['mean_diff_bps']:+.3f}",
-            interval_text(item["ci_low"], item["ci_high"]),
-            f"{item['p']:.4f}",
-            "–" if item["primary"] else f"{item['p_adjusted']:.4f}",
-            item["verdict"],
-        ]
-        for item in result["comparisons"]
-    ]
-    return table(
-        [*head, ("verdict for a", "")], rows, [i for i, row in enumerate(result["comparisons"]) if row["primary"]]
-    )
 
 
 def _group_table(groups: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
@@ -193,7 +190,17 @@ def _plain(value: Any) -> str:
 def settings_list(result: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Terms and values of what the result rests on: splits, embargo, latency, parents, bundles, statistics, hashes."""
     items = []
-    for group in ("splits", "latency", "parents", "calibration", "statistics", "bundles", "data"):
+    for group in (
+        "splits",
+        "opened_before",
+        "latency",
+        "parents",
+        "participation",
+        "calibration",
+        "statistics",
+        "bundles",
+        "data",
+    ):
         for key, value in result.get(group, {}).items():
             items.append((f"{group}: {key.replace('_', ' ')}", _setting(value)))
     return items
@@ -209,7 +216,9 @@ def _setting(value: Any) -> str:
 
 def tca_markdown(result: Mapping[str, Any], seeds: Sequence[int]) -> str:
     """The cost table and the verdicts in markdown, for the README and the flow's artifact."""
-    shown = [column for column in COLUMNS if column[0] not in ("median", "extrapolated_share", "n")]
+    shown = [
+        column for column in COLUMNS if column[0] not in ("median", "share_of_reference", "extrapolated_share", "n")
+    ]
     head = ["policy", *(f"{title} ({unit})" if unit else title for _, title, unit in shown)]
     lines = [f"**{title_of(result)}**: {result['n_parents']} parent orders, {result['n_clusters']} clusters", ""]
     lines += ["| " + " | ".join(head) + " |", "| --- " + "| ---: " * len(shown) + "|"]

@@ -29,6 +29,7 @@ class Scene:
 
     splits: Splits
     days: "list[MarketDay]"
+    validation: "list[MarketDay]"
     calibration: "dict[str, list[MarketDay]]"  # by instrument: last training days
     parents: NDArray[np.void]
     execution: "ExecutionConfig"
@@ -47,27 +48,35 @@ def open_scene(
     from training.market.day import load_market_days
 
     partitions = list_partitions(features_dir, "features.parquet")
-    splits = split_days(partitions, config.test_days)
+    splits = split_days(partitions, config.test_days, config.validation_days)
     for name, bundle in bundles.items():
         seen = sorted(set(bundle.metadata["training_days"]) & set(splits.test_days))
         if seen:
             raise InputError(f"{name}: {bundle.folder} was trained on test day {seen[0]}; test on later days")
-    execution = _execution(bundles, config)
+    execution = execution_of(bundles, config)
     days = load_market_days(features_dir, forecasts_dir, [p for p in partitions if p.date in splits.test_days])
     earlier = _last_training_days(partitions, splits, config.calibration_days)
     calibration = {key: load_market_days(features_dir, None, chosen) for key, chosen in earlier.items()}
+    for key in sorted({day.partition.instrument_id for day in days} - set(calibration)):
+        raise InputError(f"{key} has no training day before its test days: leave it out or widen --from/--to")
+    # An instrument that did not trade on the last training days validates on its own last ones.
+    judging = _last_training_days(partitions, splits, len(splits.validation_days))
+    validation = load_market_days(features_dir, forecasts_dir, sorted(sum(judging.values(), [])))
     grid = parent_grid(days, execution)
     embargo = _embargo(days, calibration, execution, config)
+    embargo |= _validation_gap(validation, splits, partitions, embargo["embargo_ns"])
     kept = grid["start_ns"] >= embargo["train_end_ns"] + embargo["embargo_ns"]
     if not kept.any():
         raise InputError(
             f"all {len(grid)} parents start within the embargo of {embargo['embargo_ns'] / NS:g} s after training; "
             "take more test days"
         )
-    return Scene(splits, days, calibration, grid[kept], execution, {**embargo, "parents_left_out": int((~kept).sum())})
+    embargo["parents_left_out"] = int((~kept).sum())
+    return Scene(splits, days, validation, calibration, grid[kept], execution, embargo)
 
 
-def _execution(bundles: "Mapping[str, Bundle]", config: EvaluationConfig) -> "ExecutionConfig":
+def execution_of(bundles: "Mapping[str, Bundle]", config: EvaluationConfig) -> "ExecutionConfig":
+    """How parents are made: as the configuration says, else as the agent was trained for, else by default."""
     from training.execution.config import ExecutionConfig
 
     if config.execution:
@@ -104,6 +113,47 @@ def _embargo(
         "train_end_ns": train_end,
         "embargo_held": bool(test_start - train_end >= length),
     }
+
+
+def _validation_gap(
+    validation: "Sequence[MarketDay]", splits: Splits, partitions: Sequence[Partition], length: int
+) -> dict[str, Any]:
+    """Time between the last teaching session and the first validation session; None where one day does both."""
+    known = {day.partition.instrument_id: day.instrument for day in validation}
+    teaching = [
+        known[item.instrument_id].session_ns(item.date)[-1][1]
+        for item in partitions
+        if item.date in splits.teaching_days and item.instrument_id in known
+    ]
+    if not teaching or splits.teaching_days == splits.validation_days:
+        return {"validation_gap_ns": None, "validation_embargo_held": False}
+    gap = min(opens for day in validation for opens, _ in day.windows) - max(teaching)
+    return {"validation_gap_ns": gap, "validation_embargo_held": bool(gap >= length)}
+
+
+def participations(scene: Scene) -> NDArray[np.float64]:
+    """Each parent's lots as a share of what the market traded within its horizon, (N,); infinite where nothing did."""
+    shares = np.zeros(len(scene.parents))
+    for index, day in enumerate(scene.days):
+        here = scene.parents["day"] == index
+        chosen = scene.parents[here]
+        total = np.concatenate([[0], np.cumsum(day.book.trade_sz.astype(np.int64))])
+        ends = chosen["start_ns"] + chosen["horizon_ns"]
+        first, last = (np.searchsorted(day.book.ts_ns, at, side="right") for at in (chosen["start_ns"], ends))
+        with np.errstate(divide="ignore"):
+            shares[here] = chosen["lots"] / (total[last] - total[first])
+    return shares
+
+
+def liquidity(scene: Scene) -> NDArray[np.float64]:
+    """Mean displayed lots at the two best prices when each parent arrived, over the parent's lots, (N,)."""
+    shown = np.zeros(len(scene.parents))
+    for index, day in enumerate(scene.days):
+        here = scene.parents["day"] == index
+        row = np.searchsorted(day.book.ts_ns, scene.parents["start_ns"][here], side="right") - 1
+        best = day.book.bid_sz[row, 0].astype(np.float64) + day.book.ask_sz[row, 0]
+        shown[here] = 0.5 * best / scene.parents["lots"][here]
+    return shown
 
 
 def local_minutes(scene: Scene) -> NDArray[np.int64]:

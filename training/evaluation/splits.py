@@ -16,19 +16,32 @@ from feature_repo.ticks.instruments import Instrument
 
 @dataclass(frozen=True)
 class Splits:
-    """Session dates (ISO) in time order: every training day lies before every test day."""
+    """Session dates (ISO) in time order: every training day lies before every test day.
+
+    `validation_days` are the last of the training days: they choose (a checkpoint, a baseline's parameters) and teach
+    nothing, except where there is one training day in all, which then does both.
+    """
 
     train_days: tuple[str, ...]
     test_days: tuple[str, ...]
+    validation_days: tuple[str, ...] = ()
 
     @property
     def days(self) -> tuple[str, ...]:
         """All days in time order."""
         return self.train_days + self.test_days
 
+    @property
+    def teaching_days(self) -> tuple[str, ...]:
+        """Training days that do not validate; all of them where there is only one."""
+        rest = tuple(day for day in self.train_days if day not in self.validation_days)
+        return rest or self.train_days
 
-def split_days(partitions: Iterable[Partition], test_days: int) -> Splits:
+
+def split_days(partitions: Iterable[Partition], test_days: int, validation_days: int = 0) -> Splits:
     """The last `test_days` session dates test, all earlier ones train; whole days, over all instruments alike.
+
+    The last `validation_days` of the training days, fewer where one must be left to teach, validate.
 
     Raises InputError where no day is left to train or to test on.
     """
@@ -44,7 +57,9 @@ def split_days(partitions: Iterable[Partition], test_days: int) -> Splits:
             f"test_days {test_days} leaves no day to train on: there are {len(days)} days, {days[0]} to {days[-1]}; "
             f"hold out {len(days) - 1} or fewer, or widen --from/--to"
         )
-    return Splits(tuple(days[:-test_days]), tuple(days[-test_days:]))
+    train = tuple(days[:-test_days])
+    judging = min(validation_days, max(len(train) - 1, 1))
+    return Splits(train, tuple(days[-test_days:]), train[-judging:] if judging > 0 else ())
 
 
 def embargo_ns(lookback_ns: int, longest_label_ns: int) -> int:

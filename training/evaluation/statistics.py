@@ -58,7 +58,7 @@ class Interval:
         """
         from scipy.stats import t
 
-        if not np.isfinite(self.low) or not np.isfinite(self.error):
+        if not np.isfinite(self.low) or not self.error > 0.0:
             return np.inf
         levels = [count for count in (self.n_clusters, self.n_seeds) if count > 1]
         return float(self.mean - self.low + t.ppf(POWER, min(levels) - 1) * self.error)

@@ -1,7 +1,7 @@
 """Transaction cost analysis: from one row a parent order and policy to the figures that report and gate read."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -43,6 +43,8 @@ ORDER_DTYPE = np.dtype(
 PARENT_FIELDS = ["instrument_id", "date", "start_ns", "side", "quantity_lots"]
 COST_FIELDS = ("spread_bps", "impact_bps", "timing_bps", "fees_bps")
 SHARE_FIELDS = ("passive_share", "completion", "extrapolated_share")
+LEAST_SEEDS = 5
+"""Training seeds from which on a result speaks of the method and not of one policy."""
 _TOLERANCE_BPS = 1e-6
 
 
@@ -55,8 +57,10 @@ class Family:
     """The comparisons declared before any test order is seen."""
 
     agent: str = "agent"  # compared with every other policy
-    champion: str = "champion"  # agent against champion is the one primary comparison
-    reference: str = "twap_market"  # win rates are against it; compared with the champion too
+    champion: str = "champion"  # compared with the reference too
+    reference: str = "twap_market"  # win rates are against it
+    opponents: Mapping[str, str] = field(default_factory=dict)
+    """By instrument: the baseline that was best on the validation days. Agent against it is primary there."""
 
 
 Orders = Mapping[str, NDArray[np.void]]
@@ -77,23 +81,22 @@ def check_orders(orders: Orders) -> None:
             raise InputError(f"{name}: orders have fields {rows.dtype.names}, wanted {ORDER_DTYPE.names}")
         if len(rows) != len(first):
             raise UnpairedError(f"{name} has {len(rows)} parents and {first_name} {len(first)}: give both the same")
-        for field in PARENT_FIELDS:
-            differs = np.flatnonzero(rows[field] != first[field])
+        for column in PARENT_FIELDS:
+            differs = np.flatnonzero(rows[column] != first[column])
             if len(differs):
                 row = int(differs[0])
-                raise UnpairedError(
-                    f"parent {row}: {field} is {rows[field][row]} for {name} and {first[field][row]} for {first_name}"
-                )
+                own, other = rows[column][row], first[column][row]
+                raise UnpairedError(f"parent {row}: {column} is {own} for {name} and {other} for {first_name}")
         _check_costs(name, rows)
 
 
 def _check_costs(name: str, rows: NDArray[np.void]) -> None:
-    for field in ("is_bps", *COST_FIELDS, *SHARE_FIELDS):
-        bad = np.flatnonzero(~np.isfinite(rows[field]))
+    for column in ("is_bps", *COST_FIELDS, *SHARE_FIELDS):
+        bad = np.flatnonzero(~np.isfinite(rows[column]))
         if len(bad):
             row = int(bad[0])
-            raise NonFiniteError(f"{name}: {field} of parent {row} is {rows[field][row]} ({_describe(rows[row])})")
-    total = np.sum([rows[field] for field in COST_FIELDS], axis=0)
+            raise NonFiniteError(f"{name}: {column} of parent {row} is {rows[column][row]} ({_describe(rows[row])})")
+    total = np.sum([rows[column] for column in COST_FIELDS], axis=0)
     off = np.abs(total - rows["is_bps"]) > _TOLERANCE_BPS * (1.0 + np.abs(rows["is_bps"]))
     if off.any():
         row = int(np.argmax(off))
@@ -107,23 +110,40 @@ def _describe(row: np.void) -> str:
     return f"{row['instrument_id']} {row['date']} start_ns {row['start_ns']} side {row['side']}"
 
 
-def analyse(orders: Orders, family: Family, rng: np.random.Generator, draws: int, alpha: float) -> dict[str, Any]:
+def analyse(
+    orders: Orders,
+    family: Family,
+    rng: np.random.Generator,
+    draws: int,
+    alpha: float,
+    seed_costs: NDArray[np.float64] | None = None,
+    others: Sequence[Comparison] = (),
+) -> dict[str, Any]:
     """Every figure of the evaluation, JSON-able and free of clocks and paths; costs in bps, shares in 0 to 1.
 
-    Keys: `clusters`, `n_clusters`, `n_parents`, `policies`, `comparisons`, `by_instrument`, `by_side`. A bound of an
-    interval is None where there are too few clusters to have one. Errors as `check_orders`.
+    `seed_costs` (S, N): cost of each parent under the agent of each training seed; the primary comparisons are then of
+    their mean. `others` are further secondary comparisons, adjusted with these and left out of `comparisons`.
+    Keys: `clusters`, `n_clusters`, `n_parents`, `policies`, `comparisons` (primary ones first, then those over all
+    instruments), `others`, `by_instrument`, `by_side`. A bound of an interval is None where there are too few clusters
+    to have one. Errors as `check_orders`.
     """
     check_orders(orders)
     parents = next(iter(orders.values()))
     labels, kind = cluster_labels(parents["start_ns"], parents["date"])
     bootstrap = ClusterBootstrap(labels, rng, draws)
-    comparisons = adjust_family(_declared(orders, family, bootstrap, alpha), alpha)
+    declared = [
+        *_primary(orders, family, labels, rng, draws, alpha, seed_costs),
+        *_secondary(orders, family, bootstrap, alpha, 1 if seed_costs is None else len(seed_costs)),
+    ]
+    judged = adjust_family([*declared, *others], alpha)
+    comparisons = judged[: len(declared)]
     beaten = {item.b: item.verdict == "lower cost" for item in comparisons if item.a == family.agent}
     reference = orders[family.reference]["is_bps"] if family.reference in orders else None
     policies = {}
     for name, rows in orders.items():
         figures = _figures(rows, bootstrap.interval(rows["is_bps"], alpha))
         figures["win_rate"] = None if reference is None else win_rate(rows["is_bps"], reference)
+        figures["share_of_reference"] = _share(figures["mean_is_bps"], reference)
         figures["established"] = beaten.get(family.champion if name == family.agent else name, False)
         policies[name] = figures
     return {
@@ -132,29 +152,68 @@ def analyse(orders: Orders, family: Family, rng: np.random.Generator, draws: int
         "n_parents": len(parents),
         "policies": policies,
         "comparisons": [_comparison_row(item) for item in comparisons],
+        "others": [_comparison_row(item) for item in judged[len(declared) :]],
         "by_instrument": _by(orders, parents["instrument_id"], labels, rng, draws, alpha),
         "by_side": _by(orders, np.where(parents["side"] > 0, "buy", "sell"), labels, rng, draws, alpha),
     }
 
 
-def _declared(orders: Orders, family: Family, bootstrap: ClusterBootstrap, alpha: float) -> list[Comparison]:
-    """Agent against champion (primary), agent against every other policy, and champion against the reference."""
+def _primary(
+    orders: Orders,
+    family: Family,
+    labels: NDArray[np.int64],
+    rng: np.random.Generator,
+    draws: int,
+    alpha: float,
+    seed_costs: NDArray[np.float64] | None,
+) -> list[Comparison]:
+    """For each instrument the agent, or the mean of its training seeds, against the declared opponent."""
+    if family.agent not in orders:
+        return []
+    agent = orders[family.agent]
+    costs = agent["is_bps"] if seed_costs is None or len(seed_costs) < 2 else seed_costs
+    found = []
+    for instrument in np.unique(agent["instrument_id"]):
+        opponent = family.opponents.get(str(instrument))
+        if opponent is None:
+            continue
+        here = agent["instrument_id"] == instrument
+        found.append(
+            compare(
+                costs[..., here],
+                orders[opponent]["is_bps"][here],
+                ClusterBootstrap(labels[here], rng, draws),
+                a=family.agent,
+                b=opponent,
+                primary=True,
+                alpha=alpha,
+                instrument=str(instrument),
+            )
+        )
+    return found
+
+
+def _secondary(
+    orders: Orders, family: Family, bootstrap: ClusterBootstrap, alpha: float, seeds: int
+) -> list[Comparison]:
+    """Agent against every other policy and champion against the reference, over all instruments together.
+
+    What is the primary comparison already, with one instrument and one seed, is not made again.
+    """
     pairs = [(family.agent, name) for name in orders if family.agent in orders and name != family.agent]
+    if len(np.unique(next(iter(orders.values()))["instrument_id"])) == 1 and seeds < 2:
+        pairs = [pair for pair in pairs if pair[1] not in family.opponents.values()]
     if family.champion in orders and family.reference in orders:
         pairs.append((family.champion, family.reference))
     pairs.sort(key=lambda pair: pair != (family.agent, family.champion))
-    return [
-        compare(
-            orders[a]["is_bps"],
-            orders[b]["is_bps"],
-            bootstrap,
-            a=a,
-            b=b,
-            primary=(a, b) == (family.agent, family.champion),
-            alpha=alpha,
-        )
-        for a, b in pairs
-    ]
+    return [compare(orders[a]["is_bps"], orders[b]["is_bps"], bootstrap, a=a, b=b, alpha=alpha) for a, b in pairs]
+
+
+def _share(mean: float, reference: NDArray[np.float64] | None) -> float | None:
+    """Mean cost as a share of the reference's, which must be a cost."""
+    if reference is None or float(reference.mean()) <= 0.0:
+        return None
+    return mean / float(reference.mean())
 
 
 def _figures(rows: NDArray[np.void], interval: Interval) -> dict[str, Any]:
@@ -172,7 +231,8 @@ def _figures(rows: NDArray[np.void], interval: Interval) -> dict[str, Any]:
 
 
 def _comparison_row(item: Comparison) -> dict[str, Any]:
-    return {**asdict(item), "ci_low": _bound(item.ci_low), "ci_high": _bound(item.ci_high)}
+    bounded = ("ci_low", "ci_high", "error_bps", "detectable_bps")
+    return {**asdict(item), **{name: _bound(getattr(item, name)) for name in bounded}}
 
 
 def _bound(value: float) -> float | None:
@@ -210,17 +270,54 @@ def sentences(result: Mapping[str, Any], labels: Mapping[str, str], seeds: Seque
     for item in result["comparisons"]:
         a, b = labels.get(item["a"], item["a"]), labels.get(item["b"], item["b"])
         mean, interval = item["mean_diff_bps"], interval_text(item["ci_low"], item["ci_high"])
+        where = "" if item["instrument"] == "all" else f" on {item['instrument']}"
+        who = f"{a} (mean of {item['n_seeds']} training seeds)" if item["n_seeds"] > 1 else a
         figures = f"mean difference {mean:+.3f} bps, 95% interval {interval}, {_p_text(item)}"
+        if item["primary"]:
+            figures += f"; {power_text(item)}"
         if item["established"]:
             than = "less" if mean < 0 else "more"
-            lines.append(f"Established: {a} costs {abs(mean):.3f} bps {than} than {b} ({figures}).")
+            stands = result.get("survival", {}).get(item["instrument"], (None, ""))[0] is not False
+            how = "Established" if stands or not item["primary"] else "Established in the headline's market alone"
+            lines.append(f"{how}: {who} costs {abs(mean):.3f} bps {than} than {b}{where} ({figures}).")
+            if item["primary"]:
+                lines.append(_survival_sentence(item, result))
         else:
-            lines.append(f"Not established: that {a} and {b} differ in cost ({figures}; {item['why_not']}).")
+            lines.append(f"Not established: that {who} and {b} differ in cost{where} ({figures}; {item['why_not']}).")
+    if sum(item["primary"] for item in result["comparisons"]) > 1:
+        lines.append("One comparison was declared for each instrument; each stands alone at its level.")
     if result["clusters"] == "half hour":
         lines.append("Too few test days to resample: intervals are over half-hours and say nothing of other days.")
     if len(seeds) < 2:
         lines.append("One training seed was evaluated: nothing is claimed about other seeds.")
+    elif len(seeds) < LEAST_SEEDS:
+        lines.append(
+            f"{len(seeds)} training seeds were evaluated, fewer than {LEAST_SEEDS}: seeds hardly vary in them."
+        )
+    opened = {day: count for day, count in result.get("opened_before", {}).items() if count}
+    lines += [f"{day} was opened before, by {_times(count)}: no fresh test." for day, count in sorted(opened.items())]
     return lines
+
+
+def _times(count: int) -> str:
+    return "one evaluation" if count == 1 else f"{count} evaluations"
+
+
+def _survival_sentence(item: Mapping[str, Any], result: Mapping[str, Any]) -> str:
+    """Whether an established primary comparison is a ranking: only where it stands in every world and fill model."""
+    stands, where = result.get("survival", {}).get(item["instrument"], (None, "no other market was played"))
+    on = f"on {item['instrument']}"
+    if stands is None:
+        return f"The ranking {on} is of this world and fill model alone: {where}."
+    if stands:
+        return f"The ranking {on} stands in every world, fill model and strength of impact played."
+    return f"No ranking is claimed {on}: it does not stand under {where}."
+
+
+def power_text(item: Mapping[str, Any]) -> str:
+    """What difference the test could have found, in words."""
+    found = item.get("detectable_bps")
+    return "no power to state" if found is None else f"80% power from a true difference of {found:.3f} bps"
 
 
 def _p_text(item: Mapping[str, Any]) -> str:

@@ -97,12 +97,14 @@ def tune_baselines(
     *,
     grid: TuningGrid | None = None,
     agent: "ModelPolicy | None" = None,
+    calibration: Mapping[str, Mapping[str, float]] | None = None,
     risk_aversion: float = 0.01,
     progress: Progress = no_progress,
 ) -> TunedBaselines:
     """Choose every baseline's parameters on `days_of_validation`, for each instrument by itself.
 
     `agent`, where given, is run too, to match an Almgren-Chriss schedule to its exposure; its cost is not looked at.
+    `calibration` gives volatility and impact by instrument, measured on the validation days where it is not given.
     `risk_aversion` is a wish and not tuned. Raises InputError where no parent fits on a day.
     """
     from training.execution.parents import parent_grid
@@ -115,7 +117,7 @@ def tune_baselines(
     for done, (key, days) in enumerate(by_instrument.items()):
         progress(done, len(by_instrument), "instruments tuned")
         parents = parent_grid(days, config)
-        measured = calibrate(days, config)
+        measured = dict((calibration or {}).get(key) or calibrate(days, config))
         if agent is not None:
             tuned.exposure[key] = mean_exposure(agent, days, parents, config)
         candidates = _candidates(days, parents, config, grid, seed, measured, risk_aversion, tuned.exposure.get(key))
