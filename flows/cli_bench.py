@@ -8,7 +8,7 @@ import typer
 
 from flows.cli_options import AsJson, split_names
 
-bench = typer.Typer(help="Measure this machine: pipeline, features, simulator.", no_args_is_help=True)
+bench = typer.Typer(help="Measure this machine: pipeline, features, simulator, training.", no_args_is_help=True)
 
 
 @bench.command("pipeline")
