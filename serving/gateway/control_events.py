@@ -1,0 +1,213 @@
+"""What an event of the day, the limits, the kill switch or the gateway's own standing does to the state."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from serving.gateway import events as e
+from serving.gateway.books import SymbolBook
+from serving.gateway.limits import Limits
+
+if TYPE_CHECKING:
+    from serving.gateway.state import State
+
+APPROVERS = 2
+"""Distinct certificate subjects that loosening a limit or liquidating under a kill takes."""
+
+
+def opened(state: "State", event: e.Opened) -> None:
+    """Begin halted; what people had half agreed on must be agreed again."""
+    if event.epoch <= state.epoch:
+        raise ValueError(f"epoch {event.epoch} does not follow {state.epoch}: another writer was here")
+    state.epoch = event.epoch
+    state.halted, state.reconciled = "recovering: not reconciled yet", False
+    state.proposals.clear()
+    for scope, name in list(state.liquidations):
+        _stop_liquidation(state, scope, name)
+
+
+def marked(state: "State", event: e.Marked) -> None:
+    """Revalue the legs that hold the symbols."""
+    for symbol, ticks in event.marks:
+        book = state.symbols[symbol]
+        book.mark = ticks
+        for leg in book.legs:
+            leg.mark()
+
+
+def day_started(state: "State", event: e.DayStarted) -> None:
+    """Put the operator's book in place of yesterday's."""
+    if state.day_open or event.date <= state.date:
+        raise ValueError(f"day {event.date} cannot start after {state.date} ({'open' if state.day_open else 'ended'})")
+    state.date, state.opens_ns, state.closes_ns, state.day_open = event.date, event.opens_ns, event.closes_ns, True
+    for node in state.nodes.values():
+        node.start_day()
+    for container in (
+        state.symbols,
+        state.exposures,
+        state.legs,
+        state.own,
+        state.orders,
+        state.keys,
+        state.executions,
+    ):
+        container.clear()
+    for instrument in event.instruments:
+        book = state.symbols[instrument.symbol] = SymbolBook(instrument)
+        book.restricted = instrument.symbol in event.restricted
+    for holding in event.holdings:
+        leg = state.leg(holding.account, holding.strategy, holding.symbol)
+        leg.position += holding.lots
+        leg.cost += holding.lots * leg.book.mark * leg.book.instrument.tick_value
+        for exposure in leg.exposures:
+            exposure.position += holding.lots
+        leg.mark()
+    for locate in event.locates:
+        state.exposure("account", locate.account, locate.symbol).located += locate.lots
+    state.revision += 1
+
+
+def day_ended(state: "State", event: e.DayEnded) -> None:
+    """Forget the day's orders and keys; positions stay to be compared with tomorrow's book."""
+    if not state.day_open or event.date != state.date:
+        raise ValueError(f"day {event.date} is not the open one ({state.date if state.day_open else 'none'})")
+    if state.open_orders:
+        raise ValueError(f"{len(state.open_orders)} orders are still open, the first one {min(state.open_orders)}")
+    state.day_open = False
+    for container in (state.orders, state.keys, state.executions, state.own):
+        container.clear()
+    state.revision += 1
+
+
+def limits_set(state: "State", event: e.LimitsSet) -> None:
+    """Let new limits hold; a pending change that was measured against the old ones is void."""
+    state.limits = Limits.parse(msgspec.json.decode(event.document))
+    state.proposals.clear()
+    state.revision += 1
+
+
+def proposed(state: "State", event: e.Proposed) -> None:
+    """Keep a looser document until two people approve it."""
+    from serving.gateway.state import Proposal
+
+    state.proposals[event.change] = Proposal(event.document, event.by, event.expires_ns, [])
+
+
+def approved(state: "State", event: e.Approved) -> None:
+    """Count a person once."""
+    approvals = state.proposals[event.change].approvals
+    if event.by not in approvals:
+        approvals.append(event.by)
+
+
+def withdrawn(state: "State", event: e.Withdrawn) -> None:
+    """Drop a proposal."""
+    state.proposals.pop(event.change, None)
+
+
+def posture_set(state: "State", event: e.PostureSet) -> None:
+    """Shrink a scope's limits."""
+    from serving.gateway.state import Posture
+
+    state.postures[event.scope, event.name] = Posture(event.factor_bps, event.expires_ns, event.lasts_ns)
+    state.revision += 1
+
+
+def posture_ended(state: "State", event: e.PostureEnded) -> None:
+    """Let a scope's limits be what they are again."""
+    state.postures.pop((event.scope, event.name), None)
+    state.revision += 1
+
+
+def killed(state: "State", event: e.Killed) -> None:
+    """Latch the kill; a liquidation under an earlier one must be ordered again, and the book be compared again."""
+    _stop_liquidation(state, event.scope, event.name)
+    state.node(event.scope, event.name).killed = True
+    state.reconciled = False
+
+
+def liquidation_ordered(state: "State", event: e.LiquidationOrdered) -> None:
+    """Count a person; with the second, reduce-only orders pass the kill."""
+    people = state.liquidations.setdefault((event.scope, event.name), {})
+    people[event.by] = event.expires_ns
+    state.node(event.scope, event.name).liquidating = len(people) >= APPROVERS
+
+
+def liquidation_ended(state: "State", event: e.LiquidationEnded) -> None:
+    """Block reduce-only orders again."""
+    _stop_liquidation(state, event.scope, event.name)
+
+
+def rearmed(state: "State", event: e.Rearmed) -> None:
+    """Lift a kill."""
+    if not state.reconciled:
+        raise ValueError("re-armed without a reconciled book")
+    _stop_liquidation(state, event.scope, event.name)
+    state.node(event.scope, event.name).killed = False
+
+
+def _stop_liquidation(state: "State", scope: str, name: str) -> None:
+    state.liquidations.pop((scope, name), None)
+    state.node(scope, name).liquidating = False
+
+
+def halted(state: "State", event: e.Halted) -> None:
+    """Refuse every new order; the book must be compared again before arming."""
+    state.halted, state.reconciled = event.reason or "halted", False
+
+
+def reconciled(state: "State", event: e.Reconciled) -> None:
+    """Note whether the book agrees with the venue's."""
+    state.reconciled = not event.breaks
+
+
+def armed(state: "State", event: e.Armed) -> None:
+    """Let orders through."""
+    if not state.reconciled:
+        raise ValueError("armed without a reconciled book")
+    state.halted = ""
+
+
+def enabled(state: "State", event: e.Enabled) -> None:
+    """Reset what a person looked at."""
+    node = state.node(event.scope, event.name)
+    node.applied = node.rejects = 0
+    node.tripped = ""
+
+
+def snapshot(state: "State", event: e.Snapshot) -> None:
+    """Become the state of the file before.
+
+    Raises ValueError where its hash is another one, or something came before.
+    """
+    from serving.gateway.state import decode_dump
+
+    if state.next_id != 1 or state.epoch or state.limits:
+        raise ValueError("a snapshot stands at the beginning of a file only")
+    state.load(decode_dump(event.state))
+    if state.hash() != event.state_hash:
+        raise ValueError(f"snapshot gives the state {state.hash()[:16]}, its file says {event.state_hash[:16]}")
+
+
+EFFECTS: dict[type, Callable[["State", Any], None]] = {
+    e.Opened: opened,
+    e.Marked: marked,
+    e.DayStarted: day_started,
+    e.DayEnded: day_ended,
+    e.LimitsSet: limits_set,
+    e.Proposed: proposed,
+    e.Approved: approved,
+    e.Withdrawn: withdrawn,
+    e.PostureSet: posture_set,
+    e.PostureEnded: posture_ended,
+    e.Killed: killed,
+    e.LiquidationOrdered: liquidation_ordered,
+    e.LiquidationEnded: liquidation_ended,
+    e.Rearmed: rearmed,
+    e.Halted: halted,
+    e.Reconciled: reconciled,
+    e.Armed: armed,
+    e.Enabled: enabled,
+    e.Snapshot: snapshot,
+}

@@ -1,0 +1,29 @@
+"""Our own orders must not trade with one another, whichever strategy or account sent them."""
+
+from serving.contracts.decisions import Denied
+from serving.gateway.compiled import At, Effective, Intent
+from serving.gateway.live import Now
+
+NAME = "self_match"
+
+
+def check(at: At, limits: Effective, order: Intent, now: Now) -> Denied | None:
+    """Deny a price that meets one of our own open orders of the other side at the venue; so may a market order."""
+    price = order.price
+    if order.sign > 0:
+        asks = at.own.asks
+        if asks and (not price or min(asks) <= price):
+            return _denied(at, price)
+    else:
+        bids = at.own.bids
+        if bids and (not price or max(bids) >= price):
+            return _denied(at, price)
+    return None
+
+
+def _denied(at: At, price: int) -> Denied:
+    return Denied(
+        control=NAME,
+        value=price or None,
+        message=f"price {price or 'any'} meets our own open order in {at.place[3]} at {at.place[0]}",
+    )

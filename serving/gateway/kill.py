@@ -1,0 +1,118 @@
+"""The kill switch: latched, durable, for everything or one scope.
+
+Blocks first, then persists, then cancels until confirmed.
+"""
+
+from typing import NamedTuple, cast
+
+from serving.gateway.control_events import APPROVERS
+from serving.gateway.engine import Gateway
+from serving.gateway.events import Enabled, Killed, LiquidationOrdered, Rearmed, Scope
+from serving.gateway.journal import JournalError
+from serving.gateway.limits import SCOPES
+from serving.gateway.live import SECOND_NS, Now
+from serving.gateway.people import PersonError, person
+from serving.gateway.watch import Watch
+
+LIQUIDATION_LASTS_NS = 15 * 60 * SECOND_NS
+
+
+class KillAnswer(NamedTuple):
+    """What a kill did. New orders of the scope are blocked in any case."""
+
+    persisted: bool
+    flushed: bool  # every message before is known to have reached its venue
+    open_orders: int  # of the scope, whose cancels are not confirmed yet
+    message: str
+
+
+def kill(watch: Watch, scope: str, name: str, by: str, reason: str, now: Now) -> KillAnswer:
+    """Stop a scope. Whoever asks may: no second person, and no name that must be known.
+
+    Blocks in memory before anything else; what was decided and has not left stays. Raises ValueError where the scope is
+    none; nothing else is ever refused.
+    """
+    gateway = watch.gateway
+    clock = gateway.read_clock(now)
+    _check_scope(scope, name)
+    event = Killed(utc_ns=clock.utc_ns, scope=cast(Scope, scope), name=name, by=by, reason=reason)
+    persisted = False
+    try:
+        gateway.record(event)  # applied first: blocked from here on, whatever the disk says
+        gateway.commit(now)
+        watch.sweep(now)
+        gateway.commit(now)
+        persisted = True
+    except JournalError:
+        watch.sweep(now)  # broken by now: its cancels go out without the journal
+    try:
+        flushed = gateway.transport.barrier()
+    except Exception:
+        flushed = False
+    waiting = sum(
+        1
+        for order in gateway.state.open_orders.values()
+        if any((node.scope, node.name) == (scope, name) for node in order.nodes)
+    )
+    message = "blocked" + ("" if persisted else ", not persisted") + ("" if flushed else ", not flushed")
+    return KillAnswer(persisted, flushed, waiting, message)
+
+
+def order_liquidation(gateway: Gateway, scope: str, name: str, by: str, now: Now) -> bool:
+    """Count a person's order to liquidate a killed scope; True once reduce-only orders may pass. Durable on return.
+
+    Raises PersonError where the same person comes twice, ValueError where the scope is not killed, JournalError.
+    """
+    who, clock = person(by), gateway.read_clock(now)
+    _check_scope(scope, name)
+    if not gateway.state.node(scope, name).killed:
+        raise ValueError(f"{scope} {name}".strip() + " is not killed: there is nothing to liquidate under")
+    people = gateway.state.liquidations.get((scope, name), {})
+    if who in people and clock.utc_ns < people[who]:
+        raise PersonError(f"{who} ordered it already: another person must")
+    gateway.record(
+        LiquidationOrdered(
+            utc_ns=clock.utc_ns,
+            scope=cast(Scope, scope),
+            name=name,
+            by=who,
+            expires_ns=clock.utc_ns + LIQUIDATION_LASTS_NS,
+        )
+    )
+    gateway.commit(now)
+    return len(gateway.state.liquidations[scope, name]) >= APPROVERS
+
+
+def rearm(gateway: Gateway, scope: str, name: str, by: str, now: Now) -> None:
+    """Lift a kill. Durable on return.
+
+    Raises PersonError where `by` is no person; ValueError where the scope is not killed, has open orders, or the book
+    was not reconciled since the kill; JournalError.
+    """
+    who, clock, state = person(by), gateway.read_clock(now), gateway.state
+    _check_scope(scope, name)
+    node = state.node(scope, name)
+    if not node.killed:
+        raise ValueError(f"{scope} {name}".strip() + " is not killed")
+    if node.open_orders:
+        raise ValueError(f"{node.open_orders} orders of {scope} {name}".strip() + " are not confirmed cancelled")
+    if not state.reconciled:
+        raise ValueError("the book was not reconciled since the kill")
+    gateway.record(Rearmed(utc_ns=clock.utc_ns, scope=cast(Scope, scope), name=name, by=who))
+    gateway.commit(now)
+
+
+def enable(gateway: Gateway, scope: str, name: str, by: str, now: Now) -> None:
+    """Reset what tripped in a scope (repeated orders, rejects, false fills): a person looked at it. Durable on return.
+
+    Raises PersonError, ValueError where the scope is none, JournalError.
+    """
+    who, clock = person(by), gateway.read_clock(now)
+    _check_scope(scope, name)
+    gateway.record(Enabled(utc_ns=clock.utc_ns, scope=cast(Scope, scope), name=name, by=who))
+    gateway.commit(now)
+
+
+def _check_scope(scope: str, name: str) -> None:
+    if scope not in SCOPES or (scope == "all") != (name == ""):
+        raise ValueError(f"scope {scope!r} {name!r} is none of {', '.join(SCOPES)} with its name")

@@ -1,0 +1,236 @@
+"""All that the gateway knows and must not forget: the sum of its events, and nothing that is not in one.
+
+`State.apply` is the only way to change it, live and in replay alike; what an event does is in `order_events` and
+`control_events`. What may be lost in a crash (reference prices, message windows, heartbeats) is in `live`, not here.
+"""
+
+import hashlib
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from serving.contracts.decisions import Decision
+from serving.contracts.orders import ChildOrder, Request
+from serving.gateway.books import Exposure, Leg, Node, OwnBook, SymbolBook
+from serving.gateway.events import Event, Instrument
+from serving.gateway.limits import Limits
+from serving.gateway.order_table import Order
+
+Key = tuple[str, str, str]
+ScopeName = tuple[str, str]
+
+
+class Execution(msgspec.Struct, gc=False):
+    """A fill that the venue reported; `standing` turns false with a bust."""
+
+    order_id: int
+    price_ticks: int
+    lots: int
+    fee: int
+    standing: bool = True
+
+
+class Proposal(msgspec.Struct):
+    """Looser limits that wait for two people."""
+
+    document: str
+    by: str
+    expires_ns: int
+    approvals: list[str]
+
+
+class Posture(msgspec.Struct, frozen=True):
+    """A scope's limits shrunk to `factor_bps` of themselves until `expires_ns` UTC, and for `lasts_ns` at least."""
+
+    factor_bps: int
+    expires_ns: int
+    lasts_ns: int
+
+
+class Dump(msgspec.Struct, forbid_unknown_fields=True):
+    """The whole state as plain values, sorted: what a snapshot holds and what the state hash is taken of."""
+
+    scalars: list[Any]
+    limits: str
+    nodes: list[tuple[str, str, list[Any]]]
+    symbols: list[tuple[Instrument, list[Any], bool]]
+    exposures: list[tuple[str, str, str, list[Any]]]
+    legs: list[tuple[str, str, str, list[Any]]]
+    orders: list[tuple[int, ChildOrder, list[Any]]]
+    own: list[tuple[str, str, dict[int, int], dict[int, int]]]
+    keys: list[tuple[Request, Decision]]
+    executions: list[tuple[str, str, Execution]]
+    postures: list[tuple[str, str, Posture]]
+    proposals: list[tuple[str, Proposal]]
+    liquidations: list[tuple[str, str, dict[str, int]]]
+
+
+_SCALARS = ("epoch", "next_id", "utc_ns", "date", "opens_ns", "closes_ns", "day_open", "halted", "reconciled")
+
+
+class State:
+    """The gateway's memory. Attributes are read anywhere and changed by `apply` alone."""
+
+    def __init__(self) -> None:
+        self.epoch = 0
+        self.next_id = 1  # of orders and requests, never used twice
+        self.utc_ns = 0  # the latest time seen: a clock that goes back is not believed
+        self.date = ""
+        self.opens_ns = self.closes_ns = 0
+        self.day_open = False
+        self.halted = "not armed yet"  # why no new order passes; empty when armed
+        self.reconciled = False
+        self.limits: Limits | None = None
+        self.revision = 0  # grows when compiled limits are out of date; not part of the state proper
+        self.all = Node("all", "")
+        self.nodes: dict[ScopeName, Node] = {("all", ""): self.all}
+        self.symbols: dict[str, SymbolBook] = {}
+        self.exposures: dict[tuple[str, str, str], Exposure] = {}
+        self.legs: dict[Key, Leg] = {}
+        self.own: dict[ScopeName, OwnBook] = {}
+        self.orders: dict[int, Order] = {}
+        self.open_orders: dict[int, Order] = {}
+        self.keys: dict[Key, tuple[Request, Decision]] = {}
+        self.executions: dict[ScopeName, Execution] = {}
+        self.postures: dict[ScopeName, Posture] = {}
+        self.proposals: dict[str, Proposal] = {}
+        self.liquidations: dict[ScopeName, dict[str, int]] = {}
+
+    def apply(self, event: Event) -> None:
+        """Change the state by one event. Raises where an event cannot follow the ones before: the caller halts."""
+        if event.utc_ns > self.utc_ns:
+            self.utc_ns = event.utc_ns
+        _EFFECTS[type(event)](self, event)
+
+    def node(self, scope: str, name: str) -> Node:
+        """The sums of a scope; empty ones where nothing happened yet."""
+        node = self.nodes.get((scope, name))
+        if node is None:
+            node = self.nodes[scope, name] = Node(scope, name)
+        return node
+
+    def exposure(self, scope: str, name: str, symbol: str) -> Exposure:
+        """A scope's position in a symbol; empty where nothing happened yet."""
+        exposure = self.exposures.get((scope, name, symbol))
+        if exposure is None:
+            exposure = self.exposures[scope, name, symbol] = Exposure(scope)
+        return exposure
+
+    def leg(self, account: str, strategy: str, symbol: str) -> Leg:
+        """A strategy's position in a symbol for an account. Raises KeyError where the day knows no such symbol."""
+        leg = self.legs.get((account, strategy, symbol))
+        if leg is None:
+            nodes = (
+                self.all,
+                self.node("account", account),
+                self.node("strategy", strategy),
+                self.node("symbol", symbol),
+            )
+            exposures = (
+                self.exposure("all", "", symbol),
+                self.exposure("account", account, symbol),
+                self.exposure("strategy", strategy, symbol),
+            )
+            leg = self.legs[account, strategy, symbol] = Leg(self.symbols[symbol], nodes, exposures)
+        return leg
+
+    def own_book(self, venue: str, symbol: str) -> OwnBook:
+        """Our own open orders at a venue in a symbol."""
+        own = self.own.get((venue, symbol))
+        if own is None:
+            own = self.own[venue, symbol] = OwnBook()
+        return own
+
+    def order_of(self, account: str, strategy: str, key: str) -> Order | None:
+        """The order that a ChildOrder's key stands for, or None."""
+        entry = self.keys.get((account, strategy, key))
+        if entry is None or type(entry[0]) is not ChildOrder:
+            return None
+        return self.orders.get(getattr(entry[1], "order_id", 0))
+
+    def new_order(self, order_id: int, request: ChildOrder, unit_value: int) -> Order:
+        """An order tied to the sums that it counts in; nothing is reserved yet."""
+        leg = self.leg(request.account, request.strategy, request.symbol)
+        nodes = (*leg.nodes, self.node("venue", request.venue))
+        return Order(order_id, request, nodes, leg, self.own_book(request.venue, request.symbol), unit_value)
+
+    def dump(self) -> Dump:
+        """The state as plain values; what never moved from zero is left out, whoever looked at it."""
+        return Dump(
+            scalars=[getattr(self, name) for name in _SCALARS],
+            limits=self.limits.canonical() if self.limits else "",
+            nodes=sorted((*key, values) for key, node in self.nodes.items() if any(values := node.dump())),
+            symbols=[(book.instrument, book.dump(), book.restricted) for _, book in sorted(self.symbols.items())],
+            exposures=sorted((*key, values) for key, item in self.exposures.items() if any(values := item.dump())),
+            legs=sorted((*key, values) for key, leg in self.legs.items() if any(values := leg.dump())),
+            orders=[(order.id, order.request, order.dump()) for _, order in sorted(self.orders.items())],
+            own=sorted(
+                (*key, dict(sorted(own.bids.items())), dict(sorted(own.asks.items())))
+                for key, own in self.own.items()
+                if own.bids or own.asks
+            ),
+            keys=list(self.keys.values()),
+            executions=[(*key, execution) for key, execution in self.executions.items()],
+            postures=[(*key, posture) for key, posture in sorted(self.postures.items())],
+            proposals=sorted(self.proposals.items()),
+            liquidations=[(*key, dict(sorted(people.items()))) for key, people in sorted(self.liquidations.items())],
+        )
+
+    def load(self, dump: Dump) -> None:
+        """Become the state that `dump` was taken of; self must be new."""
+        for name, value in zip(_SCALARS, dump.scalars, strict=True):
+            setattr(self, name, value)
+        self.limits = Limits.parse(msgspec.json.decode(dump.limits)) if dump.limits else None
+        for scope, name, values in dump.nodes:
+            self.node(scope, name).load(values)
+        for instrument, values, restricted in dump.symbols:
+            book = self.symbols[instrument.symbol] = SymbolBook(instrument)
+            book.load(values)
+            book.restricted = restricted
+        for scope, name, symbol, values in dump.exposures:
+            self.exposure(scope, name, symbol).load(values)
+        for account, strategy, symbol, values in dump.legs:
+            self.leg(account, strategy, symbol).load(values)
+        for order_id, request, values in dump.orders:
+            order = self.orders[order_id] = self.new_order(order_id, request, 0)
+            order.load(values)
+            if order.is_open:
+                self.open_orders[order_id] = order
+        for venue, symbol, bids, asks in dump.own:
+            own = self.own_book(venue, symbol)
+            own.bids, own.asks = bids, asks
+        for request_, decision in dump.keys:
+            self.keys[request_.account, request_.strategy, request_.key] = (request_, decision)
+        self.executions = {(venue, exec_id): execution for venue, exec_id, execution in dump.executions}
+        self.postures = {(scope, name): posture for scope, name, posture in dump.postures}
+        self.proposals = dict(dump.proposals)
+        self.liquidations = {(scope, name): people for scope, name, people in dump.liquidations}
+        self.revision += 1
+
+    def encoded(self) -> bytes:
+        """The state as JSON; equal states give equal bytes."""
+        return _DUMP_ENCODER.encode(self.dump())
+
+    def hash(self) -> str:
+        """sha256 (hex) of `encoded`."""
+        return hashlib.sha256(self.encoded()).hexdigest()
+
+
+def decode_dump(raw: bytes | msgspec.Raw) -> Dump:
+    """What `State.encoded` gave. Raises ValueError where it is something else."""
+    return _DUMP_DECODER.decode(raw)
+
+
+_DUMP_ENCODER = msgspec.json.Encoder()
+_DUMP_DECODER: msgspec.json.Decoder[Dump] = msgspec.json.Decoder(Dump)
+
+
+def _effects() -> dict[type, Callable[[State, Any], None]]:
+    from serving.gateway.control_events import EFFECTS as OF_CONTROL
+    from serving.gateway.order_events import EFFECTS as OF_ORDERS
+
+    return {**OF_ORDERS, **OF_CONTROL}
+
+
+_EFFECTS = _effects()

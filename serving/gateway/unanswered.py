@@ -1,0 +1,61 @@
+"""Which messages a venue has not answered yet, oldest first; after a restart all count as sent just then."""
+
+from collections.abc import Iterable
+
+from serving.contracts.orders import Cancelled, CancelRejected, Replaced, ReplaceRejected, Report
+from serving.gateway.live import Live
+from serving.gateway.order_table import Order
+
+KINDS = {"new": 0, "replace": 1, "cancel": 2}
+
+
+class Unanswered:
+    """Times by venue and by order number times four plus the kind of message (`Live.unanswered`)."""
+
+    def __init__(self, live: Live) -> None:
+        self._by_venue = live.unanswered
+
+    def assume(self, orders: Iterable[Order], mono_ns: int) -> None:
+        """Take what is open after a restart as sent just now."""
+        for order in orders:
+            waiting = self._of(order)
+            if order.status == 1:
+                waiting[order.id * 4] = mono_ns
+            if order.new_lots:
+                waiting[order.id * 4 + 1] = mono_ns
+            if order.cancelling:
+                waiting[order.id * 4 + 2] = mono_ns
+
+    def sent_cancel(self, order: Order, mono_ns: int) -> None:
+        """A cancel goes; a repeated one counts from the first."""
+        self._of(order).setdefault(order.id * 4 + 2, mono_ns)
+
+    def cancel_sent_ns(self, order: Order) -> int | None:
+        """When the unanswered cancel went, or None."""
+        return self._of(order).get(order.id * 4 + 2)
+
+    def answered(self, order: Order, report: Report) -> None:
+        """A report came, and is in the state."""
+        if not order.is_open:
+            self.forget_all(order)
+            return
+        waiting = self._of(order)
+        if order.status != 1:
+            waiting.pop(order.id * 4, None)
+        if isinstance(report, Replaced | ReplaceRejected):
+            waiting.pop(order.id * 4 + 1, None)
+        elif isinstance(report, Cancelled | CancelRejected):
+            waiting.pop(order.id * 4 + 2, None)
+
+    def forget(self, order: Order, kind: str) -> None:
+        """A message never went."""
+        self._of(order).pop(order.id * 4 + KINDS[kind], None)
+
+    def forget_all(self, order: Order) -> None:
+        """Nothing is expected of an order any more."""
+        waiting = self._of(order)
+        for kind in KINDS.values():
+            waiting.pop(order.id * 4 + kind, None)
+
+    def _of(self, order: Order) -> dict[int, int]:
+        return self._by_venue.setdefault(order.request.venue, {})

@@ -1,0 +1,165 @@
+"""What the gateway sees, and what it does by itself as time passes.
+
+Marks, cancels that must happen, things that expire.
+"""
+
+from serving.contracts.orders import LOTS_MAX, ContractError
+from serving.gateway.engine import Gateway
+from serving.gateway.events import LiquidationEnded, Marked, PostureEnded, Withdrawn
+from serving.gateway.live import SECOND_NS, Now
+from serving.gateway.money import BPS
+from serving.gateway.order_table import Order
+
+MARK_EVERY_NS = SECOND_NS
+MARK_MOVE_BPS = 10
+"""A held symbol is marked every second, and at once when its mid moved by this much."""
+CANCEL_RETRY_NS = SECOND_NS
+"""A cancel of the gateway's own that stays unanswered goes again after this."""
+STATUSES = ("open", "halted", "closed", "auction", "unknown")
+
+
+class Watch:
+    """The gateway's senses and its clockwork. What it records is durable with the next `Gateway.commit`."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self.gateway = gateway
+        self._since: dict[tuple[str, ...], int] = {}  # monotonic time at which something that expires was first seen
+        self._retried: dict[int, int] = {}
+        self._marked_ns = 0
+
+    def quote(self, venue: str, symbol: str, bid: int, ask: int, now: Now) -> None:
+        """Take a best bid and ask (ticks) from the gateway's own feed. Raises ContractError where one is no price."""
+        clock = self.gateway.read_clock(now)
+        self.gateway.live.market(venue, symbol).quote(bid, ask, clock.mono_ns)
+        book = self.gateway.state.symbols.get(symbol)
+        if book is not None and book.legs and bid <= ask:
+            moved2 = abs(bid + ask - 2 * book.mark)
+            if moved2 * BPS > MARK_MOVE_BPS * 2 * book.mark and any(leg.position for leg in book.legs):
+                self.gateway.record(Marked(utc_ns=clock.utc_ns, marks=((symbol, (bid + ask) // 2),)))
+
+    def volume(self, venue: str, symbol: str, lots: int) -> None:
+        """Take the market's volume of the day so far. Raises ContractError where it is none."""
+        if type(lots) is not int or not 0 <= lots <= LOTS_MAX:
+            raise ContractError(f"volume {lots!r} is not an integer from 0 to {LOTS_MAX} lots")
+        self.gateway.live.market(venue, symbol).traded(lots)
+
+    def status(self, venue: str, symbol: str, status: str) -> None:
+        """Take the state of the session; what is not one of STATUSES counts as unknown, which is closed."""
+        self.gateway.live.market(venue, symbol).status = status if status in STATUSES else "unknown"
+
+    def gap(self, venue: str) -> None:
+        """The feed lost messages, or its line: no symbol of the venue has a reference until it speaks again."""
+        for (at_venue, _), market in self.gateway.live.markets.items():
+            if at_venue == venue:
+                market.lose()
+                market.status = "unknown"
+
+    def clock_offset(self, offset_ns: int, now: Now) -> None:
+        """Take a measurement of how far the clock is from UTC."""
+        clock = self.gateway.live.clock
+        clock.offset_ns, clock.measured_ns = offset_ns, self.gateway.read_clock(now).mono_ns
+
+    def connected(self, strategy: str, now: Now) -> None:
+        """A strategy's line came up."""
+        beat = self.gateway.live.beat(strategy)
+        beat.connected, beat.seen_ns = True, self.gateway.read_clock(now).mono_ns
+
+    def heartbeat(self, strategy: str, now: Now) -> None:
+        """A strategy is alive. Says nothing while its line is down."""
+        beat = self.gateway.live.beat(strategy)
+        if beat.connected:
+            beat.seen_ns = self.gateway.read_clock(now).mono_ns
+
+    def disconnected(self, strategy: str, now: Now) -> None:
+        """A strategy's line went down: cancel what it left."""
+        self.gateway.live.beat(strategy).connected = False
+        self.sweep(now)
+
+    def tick(self, now: Now) -> None:
+        """Do what time demands: call ten times a second at least. Never raises: what fails halts."""
+        try:
+            clock = self.gateway.read_clock(now)
+            self.gateway.disk_full = ""
+            if self.gateway.journal.is_full():
+                self.gateway.disk_full = "the journal's disk is full: no new order until there is space"
+            if not self.gateway.broken:
+                self._expire(clock)
+                self._mark(clock)
+            self.sweep(now)
+        except Exception as error:
+            self.gateway.halt(f"the watch failed: {type(error).__name__}: {error}", now)
+
+    def sweep(self, now: Now) -> None:
+        """Cancel every order that must not stand, and again until the venue confirms."""
+        clock = self.gateway.read_clock(now)
+        for order in list(self.gateway.state.open_orders.values()):
+            reason = self._must_cancel(order, clock)
+            if reason is None:
+                continue
+            last_ns = self._retried.get(order.id)
+            if last_ns is None and order.cancelling:
+                last_ns = self.gateway.unanswered.cancel_sent_ns(order)
+            if not order.cancelling or last_ns is None or clock.mono_ns - last_ns >= CANCEL_RETRY_NS:
+                self._retried[order.id] = clock.mono_ns
+                self.gateway.cancel_order(order, reason, now)
+        for order_id in [order_id for order_id in self._retried if order_id not in self.gateway.state.open_orders]:
+            del self._retried[order_id]
+
+    def _must_cancel(self, order: Order, now: Now) -> str | None:
+        gateway, request = self.gateway, order.request
+        if gateway.broken:
+            return gateway.broken
+        for node in order.nodes:
+            if node.killed and not (node.liquidating and request.reduce_only):
+                return f"{node.scope} {node.name}".strip() + " is killed"
+        venue = gateway.state.node("venue", request.venue)
+        if venue.tripped:
+            return f"venue {venue.name} is stopped: {venue.tripped}"
+        if gateway.state.halted:
+            return None  # halted is not killed: while the book is being compared, orders stand as the venue says
+        beat = gateway.live.beat(request.strategy)
+        if not beat.connected:
+            return f"strategy {request.strategy} is not connected"
+        at = gateway.at((request.venue, request.account, request.strategy, request.symbol))
+        if at.unknown:
+            return at.unknown
+        silent_ns = now.mono_ns - beat.seen_ns
+        if silent_ns > at.limits.dead_man_ns:
+            return (
+                f"no heartbeat of strategy {request.strategy} for {silent_ns} ns, dead_man_ns {at.limits.dead_man_ns}"
+            )
+        if now.utc_ns >= gateway.state.closes_ns:
+            return "the trading day is over"
+        return None
+
+    def _mark(self, now: Now) -> None:
+        if now.mono_ns - self._marked_ns < MARK_EVERY_NS:
+            return
+        self._marked_ns = now.mono_ns
+        marks: dict[str, int] = {}
+        for (_, symbol), market in self.gateway.live.markets.items():
+            book = self.gateway.state.symbols.get(symbol)
+            if book is None or not market.bid or not any(leg.position or leg.buys or leg.sells for leg in book.legs):
+                continue
+            mid = (market.bid + market.ask) // 2
+            if mid != book.mark:
+                marks.setdefault(symbol, mid)
+        if marks:
+            self.gateway.record(Marked(utc_ns=now.utc_ns, marks=tuple(sorted(marks.items()))))
+
+    def _expire(self, now: Now) -> None:
+        """Expire what loosens only when both clocks say so, and what a person may still use when either does."""
+        gateway, live_keys = self.gateway, set()
+        for (scope, name), posture in list(gateway.state.postures.items()):
+            key = ("posture", scope, name, str(posture.expires_ns))
+            live_keys.add(key)
+            lasted = now.mono_ns - self._since.setdefault(key, now.mono_ns)
+            if now.utc_ns >= posture.expires_ns and lasted >= posture.lasts_ns:
+                gateway.record(PostureEnded(utc_ns=now.utc_ns, scope=scope, name=name))  # type: ignore[arg-type]
+        for change, proposal in list(gateway.state.proposals.items()):
+            if now.utc_ns >= proposal.expires_ns:
+                gateway.record(Withdrawn(utc_ns=now.utc_ns, change=change, why="its approval expired"))
+        for (scope, name), people in list(gateway.state.liquidations.items()):
+            if now.utc_ns >= min(people.values()):
+                gateway.record(LiquidationEnded(utc_ns=now.utc_ns, scope=scope, name=name))  # type: ignore[arg-type]
+        self._since = {key: since for key, since in self._since.items() if key in live_keys}
