@@ -19,6 +19,7 @@ from serving.contracts.observation import (
 )
 from training.execution.config import ExecutionConfig
 from training.market.engine import advance_episode, complete_episode, cost_bps, submit
+from training.market.impact_features import displaced_features
 from training.market.tape import best_prices, mid2_now
 
 PRIVATE_SIZE = len(PRIVATE_NAMES)
@@ -108,12 +109,19 @@ def observe(tape, state, settings, out, mask):
     behind = scheduled_lots(state.lots, at, settings.slices) - state.filled
     left = max(0, state.end_ns - state.now_ns) / (state.end_ns - state.start_ns)
     private_state(
-        out, state.side, state.lots, state.filled, left, behind, settings.slices, state.rest_px, state.rest_lots,
-        state.rest_ahead, own_px, own_sz, opp_px, opp_sz, mid2, state.arrival_mid2,
+        out, state.side, state.lots, state.filled, left, behind, settings.slices, state.rest_px + state.shift,
+        state.rest_lots, state.rest_ahead, own_px, own_sz, opp_px, opp_sz, mid2, state.arrival_mid2,
     )  # fmt: skip
     if state.feature < tape.days[state.day].feature_lo:
         return PRIVATE_SIZE  # the first market feature is unknown: refused like NaN
     row, limits = state.feature, settings.limits
+    if state.reacts == 1 and tape.reaction.episodes[state.slot].moved == 1:  # the stored row belongs to another market
+        displaced_features(tape, state)
+        impact = tape.reaction.episodes[state.slot]
+        return finish_observation(
+            out, PRIVATE_SIZE, impact.features, impact.forecasts, np.float32(1.0), state.side,
+            limits[0], limits[1], limits[2],
+        )  # fmt: skip
     return finish_observation(
         out, PRIVATE_SIZE, tape.features[row], tape.forecasts[row], tape.missing[row], state.side,
         limits[0], limits[1], limits[2],

@@ -7,7 +7,7 @@ from feature_repo.errors import InputError
 from serving.contracts.actions import ACTION_SETS
 
 NS = 1_000_000_000
-WORLDS = ("replay",)
+WORLDS = ("replay", "impact")
 """Markets that an episode can be played in; each is added here by what implements it."""
 
 
@@ -31,6 +31,7 @@ class ExecutionConfig:
     latency_ns: int | None = None  # None: the instrument's own rule; 0 is a sensitivity, never a headline
     fill_model: str = "conservative"
     world: str = "replay"  # one of WORLDS
+    impact_scale: float = 1.0  # world "impact": own impact in multiples of the days' calibrated one; 0: off
 
     def __post_init__(self) -> None:
         """Refuse settings that contradict each other."""
@@ -52,6 +53,8 @@ class ExecutionConfig:
                 f"start_every_s {self.start_every_s}, first_start_s {self.first_start_s}, room_s {self.room_s}: "
                 "must be at least 1, 0 and 1"
             )
+        if not 0 <= self.impact_scale < float("inf"):
+            raise InputError(f"impact_scale {self.impact_scale} must be finite and not negative")
         if self.ahead_slices < 0 or self.risk_aversion < 0:
             raise InputError(f"ahead_slices {self.ahead_slices}, risk_aversion {self.risk_aversion}: give 0 or more")
         if self.latency_ns is not None and not 0 <= self.latency_ns < self.interval_ns:

@@ -97,6 +97,7 @@ def _batch(
     own_px, own_sz, opp_px, opp_sz = engine.best()
     names = ("day", "side", "lots", "filled", "start_ns", "arrival_mid2", "rest_px", "rest_lots", "rest_ahead")
     columns = {name: states[name].copy() for name in names}
+    columns["rest_px"] += states["shift"]
     return DecisionBatch(
         days=days, config=config, step=step, substep=substep, now_ns=now,
         own_px=own_px, own_sz=own_sz, opp_px=opp_px, opp_sz=opp_sz, **columns,

@@ -119,7 +119,8 @@ class Stepper:
         self, days: Sequence[MarketDay], config: ExecutionConfig, episodes: int, fill_capacity: int = 1
     ) -> None:
         """Lay out `days`; `fill_capacity` is the room for recorded fills."""
-        self.engine = Engine(days, episodes, config.latency_ns, config.fill_model, fill_capacity)
+        scale = config.impact_scale if config.world == "impact" else None
+        self.engine = Engine(days, episodes, config.latency_ns, config.fill_model, fill_capacity, scale)
         self.parents = np.zeros(episodes, PARENT_DTYPE)
         """The parents at work, or worked last."""
         self._days, self._config = list(days), config

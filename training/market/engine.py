@@ -21,8 +21,10 @@ from numpy.typing import NDArray
 
 from feature_repo.errors import InputError
 from training.market.fills import AGGRESSIVE, FORCED, sweep
+from training.market.impact_features import build_reaction
 from training.market.orders import EPISODE_DTYPE, FILL_DTYPE, INSTRUCTION_DTYPE, PARENT_DTYPE, TAKEN_CAPACITY
 from training.market.queues import kernel
+from training.market.reaction import begin_reaction, charge, next_reaction_ns, reach, settle
 from training.market.resting import join, meet_leaf, meet_row, next_leaf, quiet_until
 from training.market.tape import FIFO, Tape, best_prices, build_tape, halted, last_row, mid2_now
 
@@ -57,12 +59,13 @@ def start_episode(tape, state, parent, record):
     state.taken_count = state.step = state.masked = state.done = 0
     state.record = record
     state.mark_bps = state.penalty = 0.0
-    state.arrival_mid2 = state.last_mid2 = 0
+    state.arrival_mid2 = state.last_mid2 = state.shift = state.reacts = 0
     state.row = day.row_lo
     if tape.ts[day.row_lo] > parent.start_ns or state.end_ns + state.latency_ns >= state.close_ns:
         return False
     state.row = last_row(tape.ts, day.row_lo, day.row_hi, parent.start_ns)
     state.arrival_mid2 = state.last_mid2 = mid2_now(tape, state)
+    begin_reaction(tape, state)
     return state.arrival_mid2 > 0
 
 
@@ -88,7 +91,8 @@ def submit(tape, state, now_ns, rest_px, rest_lots, cross_lots, beyond, forced):
     state.pend_filled = 0
     if cross_lots > 0:
         state.orders += 1
-    if rest_lots > 0 and not (cross_lots == 0 and state.rest_lots == rest_lots and state.rest_px == rest_px):
+    same = state.rest_lots == rest_lots and state.rest_px + state.shift == rest_px
+    if rest_lots > 0 and not (cross_lots == 0 and same):
         state.orders += 1
 
 
@@ -104,7 +108,7 @@ def arrive(tape, state, taken_px, taken_lots, episode, fills, fill_count):
     cross = max(0, state.pend_cross_lots - state.pend_filled)
     rest = max(0, state.pend_rest_lots - max(0, state.pend_filled - state.pend_cross_lots))
     cross = min(cross, state.lots - state.filled)
-    price = state.pend_rest_px
+    price = state.pend_rest_px - state.shift
     if cross + rest > 0 and state.pend_forced == 0:
         unknown = row.bid_sz <= 0 and row.ask_sz <= 0
         if unknown or halted(tape, state, ts_ns):
@@ -114,12 +118,23 @@ def arrive(tape, state, taken_px, taken_lots, episode, fills, fill_count):
         state.rest_lots = state.back_lots = 0
     if cross > 0:
         kind = FORCED if state.pend_forced == 1 else AGGRESSIVE
-        beyond = state.pend_beyond
-        sweep(tape, state, ts_ns, cross, 0, beyond, kind, taken_px, taken_lots, episode, fills, fill_count)
+        _take(tape, state, ts_ns, cross, 0, state.pend_beyond, kind, taken_px, taken_lots, episode, fills, fill_count)
     rest = min(rest, state.lots - state.filled)
     if state.rest_lots == 0 and rest > 0:  # the part that is marketable takes; the rest joins the book
-        rest -= sweep(tape, state, ts_ns, rest, price, 0, AGGRESSIVE, taken_px, taken_lots, episode, fills, fill_count)
-    join(tape, state, ts_ns, price, rest)
+        limit = reach(tape, state, state.pend_rest_px, rest)
+        rest -= _take(tape, state, ts_ns, rest, limit, 0, AGGRESSIVE, taken_px, taken_lots, episode, fills, fill_count)
+    join(tape, state, ts_ns, state.pend_rest_px - state.shift, rest)
+
+
+@kernel
+def _take(tape, state, ts_ns, lots, limit, beyond, kind, taken_px, taken_lots, episode, fills, fill_count):
+    """Sweep the book (`fills.sweep`) and let the market react; gives the lots taken."""
+    first, shifted2 = fill_count[0], 2 * state.side * state.shift
+    before2 = state.impact2
+    taken = sweep(tape, state, ts_ns, lots, limit, beyond, kind, taken_px, taken_lots, episode, fills, fill_count)
+    walk2 = state.impact2 - before2 - shifted2 * taken
+    charge(tape, state, ts_ns, taken, walk2, kind == FORCED, fills, first, fill_count)
+    return taken
 
 
 @kernel
@@ -127,8 +142,20 @@ def advance_episode(tape, state, until_ns, taken_px, taken_lots, episode, fills,
     """Play rows and arrivals stamped up to `until_ns`, none from the close of the session window on."""
     until_ns = min(until_ns, state.close_ns - 1)
     while 0 < state.pend_ns <= until_ns:
-        _play(tape, state, state.pend_ns, taken_px, taken_lots, episode, fills, fill_count)
+        _play_on(tape, state, state.pend_ns, taken_px, taken_lots, episode, fills, fill_count)
         arrive(tape, state, taken_px, taken_lots, episode, fills, fill_count)
+    _play_on(tape, state, until_ns, taken_px, taken_lots, episode, fills, fill_count)
+
+
+@kernel
+def _play_on(tape, state, until_ns, taken_px, taken_lots, episode, fills, fill_count):
+    """Play up to `until_ns`; where the market reacts, in pieces between the moments at which the book may move."""
+    while state.reacts == 1:
+        at_ns = next_reaction_ns(tape, state, until_ns)
+        if at_ns > until_ns:
+            break
+        _play(tape, state, at_ns, taken_px, taken_lots, episode, fills, fill_count)
+        settle(tape, state, at_ns)
     _play(tape, state, until_ns, taken_px, taken_lots, episode, fills, fill_count)
 
 
@@ -209,7 +236,8 @@ def _complete_batch(tape, states, taken_px, taken_lots, fills, fill_count):
 class Engine:
     """N episodes on a shared tape, stepped together. Environments and `run_policy` are built on it.
 
-    `latency_ns` replaces every instrument's own latency rule; `fill_model` is one of FILL_MODELS.
+    `latency_ns` replaces every instrument's own latency rule; `fill_model` is one of FILL_MODELS; with `impact_scale`
+    the market reacts to own fills by so many times its days' own impact (`reaction`), without it never.
     """
 
     def __init__(
@@ -219,12 +247,15 @@ class Engine:
         latency_ns: int | None = None,
         fill_model: str = "conservative",
         fill_capacity: int = 1,
+        impact_scale: float | None = None,
     ) -> None:
         """Lay the days on a tape and make room for `episodes` and for `fill_capacity` recorded fills."""
         self.tape: Tape = build_tape(days, latency_ns, fill_model)
+        if impact_scale is not None:
+            self.tape = self.tape._replace(reaction=build_reaction(days, episodes, impact_scale))
         self.fill_model = fill_model
         self.states: NDArray[np.void] = np.zeros(episodes, EPISODE_DTYPE)
-        self.states["done"] = 1
+        self.states["done"], self.states["slot"] = 1, np.arange(episodes)
         self.taken_px = np.zeros((episodes, TAKEN_CAPACITY), np.int64)
         self.taken_lots = np.zeros((episodes, TAKEN_CAPACITY, 2), np.int64)  # taken, printed there since it changed
         self.fill_rows = np.zeros(fill_capacity, FILL_DTYPE)

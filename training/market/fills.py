@@ -13,13 +13,13 @@ re-routed lots. Whom it would have met instead is not played: the level behind i
 import numpy as np
 
 from training.market.orders import TAKEN_CAPACITY
-from training.market.queues import kernel
+from training.market.queues import inlined, kernel
 from training.market.tape import level, level_size, mean_level
 
 PASSIVE, AGGRESSIVE, FORCED = 1, 2, 3
 
 
-@kernel
+@inlined
 def taken_at(state, taken_px, taken_lots, price):
     """Own lots that are still missing from the displayed size at `price`."""
     for j in range(state.taken_count):
@@ -47,7 +47,7 @@ def remember_taken(state, taken_px, taken_lots, price, lots):
     taken_lots[slot, 0], taken_lots[slot, 1] = lots, 0
 
 
-@kernel
+@inlined
 def age_taken(tape, state, taken_px, taken_lots):
     """Let the ledger follow the displayed book: a level that shrank or went takes the memory of our lots with it.
 
@@ -83,17 +83,24 @@ def age_taken(tape, state, taken_px, taken_lots):
 
 @kernel
 def record_fill(state, ts_ns, price, lots, kind, best, mid2, episode, fills, fill_count):
-    """Book `lots` at `price` into the episode's accounts; `best` is the opposite best price for a taken fill."""
-    side = state.side
+    """Book `lots` at the book's `price` into the episode's accounts; `best` is its opposite best for a taken fill.
+
+    What is paid has the shift of the book in it, which is impact (`reaction`).
+    """
+    side, shift = state.side, state.shift
     state.filled += lots
     state.timing2 += side * (mid2 - state.arrival_mid2) * lots
+    state.impact2 += side * 2 * shift * lots
     if kind == PASSIVE:
-        state.passive_lots += lots
-        state.passive_cost += price * lots
         state.spread2 += side * (2 * price - mid2) * lots
     else:
         state.spread2 += side * (2 * best - mid2) * lots
         state.impact2 += side * 2 * (price - best) * lots
+    price += shift
+    if kind == PASSIVE:
+        state.passive_lots += lots
+        state.passive_cost += price * lots
+    else:
         if kind == AGGRESSIVE:
             state.aggressive_lots += lots
             state.aggressive_cost += price * lots

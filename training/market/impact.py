@@ -24,13 +24,16 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, Self
 
 import numpy as np
-from numba import njit
 
 from feature_repo.errors import InputError
+from serving.contracts.observation import FORECAST_NAMES, MARKET_NAMES
+from training.market.queues import kernel
 
 NS = 1_000_000_000
+FEATURE_COUNT, FORECAST_COUNT = len(MARKET_NAMES), len(FORECAST_NAMES)
 EXPONENTIALS = 4  # most terms of the transient part
-BARS = 64  # seconds whose changes of the shift are remembered: the features' 60 and a margin
+BARS = 128  # seconds whose changes of the shift are remembered: the features' 60, and as many without a book
+GOLDEN = 0.6180339887498949  # step of the dither from one child order to the next
 
 IMPACT_DTYPE = np.dtype(
     [
@@ -44,17 +47,22 @@ IMPACT_DTYPE = np.dtype(
         ("dither", np.float64),  # u of the rounding, [0, 1)
         # state
         ("now_ns", np.int64),  # when `fading` was brought up to date
-        ("next_ns", np.int64),  # the next whole second, when the shift may change by decay
+        ("next_ns", np.int64),  # the next whole second, when the shift may change
         ("kept", np.float64),  # permanent displacement, ticks
         ("fading", np.float64, (EXPONENTIALS,)),  # transient displacement, ticks
-        ("shift", np.int64),  # ticks by which the book is translated now
+        ("most", np.int64),  # ticks that a shift or a concession may have: a quarter of the price
+        ("passive_seen", np.int64),  # lots filled while resting that are in the displacement
+        ("children", np.int64),  # child orders that were charged a concession
         ("moved", np.int64),  # 1 once the shift has been other than 0
-        # changes of the shift by second, for `impact_features`: slot = second % BARS
-        ("bar", np.int64, (BARS,)),  # the second; -1: nothing is known
+        # changes of the shift by the second that they fall into (its end), slot = second % BARS; `impact_features`
+        ("second", np.int64, (BARS,)),  # -1: none is known
         ("before", np.int64, (BARS,)),  # shift before the first change in it
         ("changes", np.int64, (BARS,)),
+        ("shown", np.int64, (BARS,)),  # those among them with a two-sided book
         ("ofi", np.float64, (BARS,)),  # order flow that the changes show at the best, lots
         ("depth", np.float64, (BARS,)),  # sum of their mean best sizes, lots
+        ("features", np.float32, (FEATURE_COUNT,)),  # market features of the displaced stream at the decision
+        ("forecasts", np.float32, (FORECAST_COUNT,)),  # zeros: no forecast knows the displaced stream
     ],
     align=True,
 )
@@ -162,7 +170,7 @@ OFF = ImpactParameters(0.0, (), (), 0.0, 0.0, 1.0)
 """A market that does not react."""
 
 
-@njit(cache=True)
+@kernel
 def dither_of(start_ns, day):
     """u of an episode in [0, 1): the SplitMix64 hash of its start and day (Steele, Lea and Flood 2014)."""
     word = np.uint64(start_ns) + np.uint64(day + 1) * np.uint64(0x9E3779B97F4A7C15)
@@ -172,7 +180,7 @@ def dither_of(start_ns, day):
     return np.float64(word >> np.uint64(11)) * 2.0**-53
 
 
-@njit(cache=True)
+@kernel
 def start_impact(impact, parameters, now_ns, mid2, dither):
     """Set the parameters (a PARAMETER_DTYPE record) at the price `mid2` / 2 ticks and forget every own trade."""
     ticks = 0.5e-4 * mid2  # of one bps
@@ -189,12 +197,13 @@ def start_impact(impact, parameters, now_ns, mid2, dither):
     impact.dither = dither
     impact.now_ns, impact.next_ns = now_ns, (now_ns // NS + 1) * NS
     impact.kept = 0.0
-    impact.shift = impact.moved = 0
+    impact.most = mid2 // 8
+    impact.passive_seen = impact.children = impact.moved = 0
     for slot in range(BARS):
-        impact.bar[slot] = -1
+        impact.second[slot] = -1
 
 
-@njit(cache=True)
+@kernel
 def decay_to(impact, now_ns):
     """Let the transient part fade up to `now_ns`; the shift is left to `shift_of`."""
     seconds = 1e-9 * (now_ns - impact.now_ns)
@@ -206,7 +215,7 @@ def decay_to(impact, now_ns):
     impact.now_ns = now_ns
 
 
-@njit(cache=True)
+@kernel
 def push(impact, signed_lots, now_ns, passive):
     """Displace the price by own lots (above 0 bought) that were filled at `now_ns`, resting ones by their share."""
     decay_to(impact, now_ns)
@@ -216,7 +225,7 @@ def push(impact, signed_lots, now_ns, passive):
         impact.fading[k] += impact.weights[k] * lots
 
 
-@njit(cache=True)
+@kernel
 def displacement(impact):
     """D in ticks at `now_ns` of the state."""
     total = impact.kept
@@ -225,19 +234,34 @@ def displacement(impact):
     return total
 
 
-@njit(cache=True)
+@kernel
 def shift_of(impact):
-    """D as whole ticks: towards 0 after the dither is added to its size, so that no displacement is no shift."""
+    """D as whole ticks: towards 0 after the dither is added to its size, so that no displacement is no shift.
+
+    It never exceeds a quarter of the arrival price.
+    """
     moved = displacement(impact)
-    if moved >= 0.0:
-        return np.int64(np.floor(moved + impact.dither))
-    return -np.int64(np.floor(impact.dither - moved))
+    ticks = np.int64(np.floor(min(abs(moved), 1e15) + impact.dither))
+    return min(ticks, impact.most) if moved >= 0.0 else -min(ticks, impact.most)
 
 
-@njit(cache=True)
+@kernel
 def concession_ticks(impact, lots):
     """c(q) in ticks for a child order of `lots`."""
     start = impact.permanent
     for k in range(EXPONENTIALS):
         start += impact.weights[k]
     return 0.5 * start * lots + impact.temporary * np.sqrt(lots)
+
+
+@kernel
+def whole_concession(impact, ticks):
+    """A concession of `ticks` (0 or less: none) as whole ticks, for the next child order.
+
+    The dither moves on by the golden ratio from child to child: the mean over episodes is exact for each, and the
+    children of one episode are not all rounded the same way.
+    """
+    u = impact.dither + GOLDEN * impact.children
+    if ticks <= 0.0:
+        return np.int64(0)
+    return min(np.int64(np.floor(min(ticks, 1e15) + u - np.floor(u))), impact.most)

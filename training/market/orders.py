@@ -46,6 +46,9 @@ EPISODE_DTYPE = np.dtype(
             *("day", "side", "lots", "start_ns", "end_ns"),
             "close_ns",  # end of its session window: nothing is played from there on
             *("row", "row_lo", "row_hi", "latency_ns", "next_row_arrival"),
+            # its place among the episodes; 1 where its market reacts to own trades; ticks by which the book has moved
+            # (`reaction`): rest_px and the ledger of taken lots are in the book's prices, all else has the shift in it
+            *("slot", "reacts", "shift"),
             "arrival_mid2",  # twice the mid at arrival, ticks
             # accounts: lots, and sums of price_ticks * lots
             *("filled", "passive_lots", "aggressive_lots", "forced_lots", "extrapolated_lots"),

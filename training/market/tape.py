@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from feature_repo.errors import InputError
 from feature_repo.pipeline.leaves import LEAF_DTYPE
+from training.market.impact_features import Reaction, no_reaction
 from training.market.messages import EmptyDayError, NegativeSizeError, TimeOrderError
 from training.market.queues import inlined, kernel
 
@@ -68,7 +69,8 @@ class Tape(NamedTuple):
     `ts (T,) int64`; `rows (T,)` ROW_DTYPE; `deep (T, 4 (K - 1)) int32`: bid prices, bid lots, ask prices, ask lots of
     the levels behind the best, 0 where there is none; `feature_ns (M,) int64`, `features (M, F)`, `forecasts (M, H)`,
     `missing (M,)` float32; `days` DAY_DTYPE, one row per day; `windows (W, 2)`, `halts (H, 2)` int64 ns, from and to
-    (exclusive); `leaves (L,)` LEAF_DTYPE, their `row` counted on the tape, empty unless `model` is FIFO.
+    (exclusive); `leaves (L,)` LEAF_DTYPE, their `row` counted on the tape, empty unless `model` is FIFO; `reaction` is
+    the impact of own trades, the one part that episodes write.
     """
 
     ts: NDArray[np.int64]
@@ -84,6 +86,7 @@ class Tape(NamedTuple):
     halts: NDArray[np.int64]
     leaves: NDArray[np.void]
     model: int
+    reaction: Reaction
 
     @property
     def bytes_per_row(self) -> float:
@@ -133,6 +136,7 @@ def build_tape(days: Sequence["MarketDay"], latency_ns: int | None = None, fill_
         np.concatenate([day.halts.reshape(-1, 2) for day in days]),
         np.concatenate(leaves),
         FILL_MODELS.index(fill_model),
+        no_reaction(),
     )
 
 
@@ -201,19 +205,21 @@ def carried_mid2(
 # What compiled code asks of a tape ------------------------------------------------------------------------------------
 
 
-@kernel
+@inlined
 def best_prices(tape, state):
     """Own price, own size, opposite price, opposite size at the best in the state that the episode sees now."""
     row = tape.rows[state.row]
+    bid_px = np.int64(row.bid_px) + (state.shift if row.bid_sz > 0 else 0)
+    ask_px = np.int64(row.ask_px) + (state.shift if row.ask_sz > 0 else 0)
     if state.side > 0:
-        return np.int64(row.bid_px), np.int64(row.bid_sz), np.int64(row.ask_px), np.int64(row.ask_sz)
-    return np.int64(row.ask_px), np.int64(row.ask_sz), np.int64(row.bid_px), np.int64(row.bid_sz)
+        return bid_px, np.int64(row.bid_sz), ask_px, np.int64(row.ask_sz)
+    return ask_px, np.int64(row.ask_sz), bid_px, np.int64(row.bid_sz)
 
 
-@kernel
+@inlined
 def mid2_now(tape, state):
     """Twice the mid in ticks in the state that the episode sees now; the last known one where a side is empty."""
-    return np.int64(tape.rows[state.row].mid2)
+    return np.int64(tape.rows[state.row].mid2) + 2 * state.shift
 
 
 @inlined
@@ -229,7 +235,7 @@ def level(tape, row, side, k):
     return np.int64(tape.deep[row, at]), np.int64(tape.deep[row, at + behind])
 
 
-@kernel
+@inlined
 def level_size(tape, row, side, price):
     """Lots at `price` of the bids (`side` 1) or asks (-1); 0 where none show, -1 where it lies beyond what shows."""
     for k in range(tape.depth):
@@ -265,7 +271,7 @@ def mean_level(tape, row, side):
     return max(np.int64(1), total // count) if count > 0 else np.int64(1)
 
 
-@kernel
+@inlined
 def last_row(ts, row, end, stop_ns):
     """Last row before `end` stamped at or before `stop_ns`, `row` at least: searched from `row` on, for it is near."""
     step = 1
@@ -283,7 +289,7 @@ def last_row(ts, row, end, stop_ns):
     return low
 
 
-@kernel
+@inlined
 def halted(tape, state, ts_ns):
     """Whether trading stood still at `ts_ns`."""
     day = tape.days[state.day]
