@@ -80,7 +80,7 @@ def fill_passively(state, lots, ts_ns, mid2, episode, fills, fill_count):
         state.pend_filled += lots
 
 
-@kernel
+@inlined
 def trade_reaches(state, volume):
     """Let `volume` traded at our price eat into the queue; returns the own lots that it reaches.
 
@@ -118,23 +118,23 @@ def _less_cancels(model, ahead, part, queue, cancelled):
 
 
 @kernel
-def follow_queue(tape, state, shown):
+def follow_queue(state, model, shown):
     """Let the queue ahead follow the displayed size at our price (-1: not visible)."""
     before, state.rest_shown = state.rest_shown, shown
     if shown < 0:
         return
-    if (tape.model == EXPECTED or tape.model == OPTIMISTIC) and before >= 0 and shown != before:
+    if (model == EXPECTED or model == OPTIMISTIC) and before >= 0 and shown != before:
         cancelled = before - shown - state.rest_unseen
         queue = before - state.rest_unseen
         # A feed may print a sweep at once and take its lots off one by one; what joins answers all prints before it.
         state.rest_unseen = max(0, state.rest_unseen - (before - shown)) if shown < before else 0
         if cancelled > 0:
             state.rest_ahead, state.rest_part = _less_cancels(
-                tape.model, state.rest_ahead, state.rest_part, queue, cancelled
+                model, state.rest_ahead, state.rest_part, queue, cancelled
             )
             if state.back_lots > 0:
                 state.back_ahead, state.back_part = _less_cancels(
-                    tape.model, state.back_ahead, state.back_part, queue, cancelled
+                    model, state.back_ahead, state.back_part, queue, cancelled
                 )
     if shown < state.rest_ahead:
         state.rest_ahead, state.rest_part = shown, 0
@@ -151,7 +151,7 @@ def rejoin(tape, state, ts_ns):
     state.rest_ns, state.rest_shown = ts_ns, shown
 
 
-@kernel
+@inlined
 def meet_row(tape, state, taken_px, taken_lots, episode, fills, fill_count):
     """Let the row that the episode stands at meet what we took and what of ours rests."""
     row = tape.rows[state.row]
@@ -173,12 +173,12 @@ def meet_row(tape, state, taken_px, taken_lots, episode, fills, fill_count):
     still = halted(tape, state, ts_ns)
     if traded and not still:
         _meet_trade(tape, state, row, ts_ns, episode, fills, fill_count)
-    follow_queue(tape, state, level_size(tape, state.row, state.side, state.rest_px))
+    follow_queue(state, tape.model, level_size(tape, state.row, state.side, state.rest_px))
     if not still and not (tape.model == FIFO and row.bid_sz > 0 and row.ask_sz > 0 and row.bid_px >= row.ask_px):
         _meet_opposite(tape, state, row, ts_ns, taken_px, taken_lots, episode, fills, fill_count)
 
 
-@kernel
+@inlined
 def _meet_trade(tape, state, row, ts_ns, episode, fills, fill_count):
     """A trade of the row at or through our price."""
     side, volume = state.side, np.int64(row.trade_sz)
@@ -197,7 +197,7 @@ def _meet_trade(tape, state, row, ts_ns, episode, fills, fill_count):
         fill_passively(state, lots, ts_ns, np.int64(row.mid2), episode, fills, fill_count)
 
 
-@kernel
+@inlined
 def _meet_opposite(tape, state, row, ts_ns, taken_px, taken_lots, episode, fills, fill_count):
     """Opposite lots displayed at or through our price."""
     for k in range(tape.depth):
@@ -211,7 +211,7 @@ def _meet_opposite(tape, state, row, ts_ns, taken_px, taken_lots, episode, fills
             fill_passively(state, lots, ts_ns, np.int64(row.mid2), episode, fills, fill_count)
 
 
-@kernel
+@inlined
 def next_leaf(tape, state, last, stop_ns):
     """Go to the next leaf that concerns our order, no later than `stop_ns`; False where there is none."""
     end = tape.days[state.day].leaf_hi
@@ -266,11 +266,12 @@ def meet_leaf(tape, state, episode, fills, fill_count):
         fill_passively(state, reached, leaf.ts_ns, np.int64(tape.rows[row].mid2), episode, fills, fill_count)
 
 
-@kernel
+@inlined
 def quiet_until(tape, state, stop, taken_px, taken_lots):
-    """First row after the present one, up to `stop`, that anything of ours could feel; `stop` + 1 where none is.
+    """First row after the present one, up to `stop`, that can fill us or concerns what we took; `stop` + 1: none.
 
-    This loop is what a step costs: it reads 32 bytes a row, and the deeper levels where our order stands there.
+    On the way the queue ahead follows the displayed size. This loop is what a step costs: it reads 32 bytes a row, and
+    the deeper levels where our order stands there.
     """
     side, price, model, taken = state.side, state.rest_px, tape.model, state.taken_count
     resting = state.rest_lots > 0
@@ -280,7 +281,7 @@ def quiet_until(tape, state, stop, taken_px, taken_lots):
         if taken_lots[j, 1] > 0:  # prints that the displayed size has not answered yet
             return state.row + 1
     exact = model == EXPECTED or model == OPTIMISTIC
-    deepest, shown_before = max(state.rest_ahead, state.back_ahead), state.rest_shown
+    deepest = max(state.rest_ahead, state.back_ahead)
     guess = np.int64(1)
     for at in range(state.row + 1, stop + 1):
         row = tape.rows[at]
@@ -290,11 +291,11 @@ def quiet_until(tape, state, stop, taken_px, taken_lots):
             own_px, own_sz, opp_px, opp_sz = row.ask_px, row.ask_sz, row.bid_px, row.bid_sz
         if opp_sz <= 0 and (own_sz <= 0 or taken > 0):
             return at
-        if row.trade_sz > 0 and (taken > 0 or (resting and model != FIFO and side * (price - row.trade_px) >= 0)):
+        if row.trade_sz > 0 and resting and model != FIFO and side * (price - row.trade_px) >= 0:
             return at
         for j in range(taken):
             size = np.int64(opp_sz) if opp_px == taken_px[j] else level_size(tape, at, -side, taken_px[j])
-            if 0 <= size < taken_lots[j, 0]:
+            if 0 <= size < taken_lots[j, 0] or (row.trade_sz > 0 and row.trade_px == taken_px[j]):
                 return at
         if not resting:
             continue
@@ -305,8 +306,9 @@ def quiet_until(tape, state, stop, taken_px, taken_lots):
             shown = np.int64(own_sz) if price == own_px else np.int64(0)
         elif own_sz > 0 and tape.depth > 1:
             guess, shown = _deep_size(tape, at, side, price, guess)
-        if (exact and shown != shown_before) or (not exact and 0 <= shown < deepest):
-            return at
+        if (exact and shown != state.rest_shown) or (not exact and 0 <= shown < deepest):
+            follow_queue(state, model, shown)
+            deepest = max(state.rest_ahead, state.back_ahead)
     return stop + 1
 
 
