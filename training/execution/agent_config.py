@@ -155,6 +155,22 @@ class AgentConfig:
     experiment: str = "agents"
     """MLflow experiment."""
 
+    checkpoint_every: int = 0
+    """Updates between two checkpoints from which a killed training goes on; 0: it starts again from its seed."""
+
+    fine_tune_from: str | None = None
+    """Bundle folder whose policy and normaliser the training starts from, e.g. one of many symbols for one of them."""
+
+    symbols: tuple[str, ...] = ()
+    """Symbols to train on; empty: all that the features hold."""
+
+    variants: tuple[dict[str, Any], ...] = ()
+    """Kinds of parents and markets that training mixes, each as what differs from `execution`; empty: that alone.
+    Environments are shared out evenly. Validation is on `execution`."""
+
+    curriculum: tuple[float, ...] = ()
+    """Share of the training after which each variant joins, in their order, the first 0; empty: all from the start."""
+
     execution: dict[str, Any] = field(default_factory=dict)
     """Fields of `training.execution.config.ExecutionConfig` that differ from its defaults: the parent orders."""
 
@@ -183,6 +199,15 @@ class AgentConfig:
         if self.cvar_weight and self.gamma != 1:
             raise InputError(f"agent cvar_weight {self.cvar_weight} needs gamma 1, got {self.gamma}")
         execution = ExecutionConfig.from_dict(self.execution)
+        kinds = {ExecutionConfig.from_dict({**self.execution, **item}).actions for item in self.variants}
+        if kinds - {execution.actions}:
+            raise InputError(f"agent variants have actions {sorted(kinds)}, execution has {execution.actions}")
+        steps = self.curriculum
+        if steps and (len(steps) != len(self.variants) or steps[0] != 0 or not 0 <= min(steps) <= max(steps) < 1):
+            raise InputError(
+                f"agent curriculum {list(steps)}: give one share from 0 to below 1 for each of the "
+                f"{len(self.variants)} variants, the first 0"
+            )
         if self.algorithm == "dqn" and execution.actions != "discrete":
             raise InputError(f"agent algorithm dqn chooses among discrete actions, got {execution.actions!r}")
 
@@ -206,8 +231,8 @@ class AgentConfig:
         return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
 
     def as_content(self) -> dict[str, Any]:
-        """The settings that decide the result: all but where metrics are logged and how many cores Ray may use."""
-        elsewhere = ("tracking_uri", "experiment", "ray_cpus")
+        """The settings that decide the result: no path, and not where it runs or where metrics are logged."""
+        elsewhere = ("tracking_uri", "experiment", "ray_cpus", "ray_address", "num_gpus_per_learner", "fine_tune_from")
         return {name: value for name, value in self.to_json().items() if name not in elsewhere}
 
     @classmethod

@@ -48,6 +48,7 @@ class ColumnEnvRunner(SingleAgentEnvRunner):
     """
 
     env: Any
+    _steps_taken, _tail = 0, None  # of a runner that has no environment, because remote ones sample
 
     @override(SingleAgentEnvRunner)
     def make_env(self) -> None:
@@ -56,7 +57,8 @@ class ColumnEnvRunner(SingleAgentEnvRunner):
             self.env.close()
         torch.set_num_threads(1)  # a batch of a few hundred rows is slower on more
         self.num_envs = int(self.config.num_envs_per_env_runner)
-        self.env = self.config.env_config["make"](self.num_envs, self._seed or 0)
+        make: EnvFactory = getattr(self, "_make", None) or self.config.env_config["make"]
+        self.env = make(self.num_envs, self._seed or 0)
         self._resets_in_next_step = resets_in_next_step(self.env)
         self._generator = torch.Generator().manual_seed((self._seed or 0) * 1_000_003 + 0x5A11)
         tail: Mapping[str, Any] | None = self.config.env_config.get("tail")
@@ -64,9 +66,41 @@ class ColumnEnvRunner(SingleAgentEnvRunner):
         self._needs_initial_reset = True
         self._steps_taken = 0
 
-    def _begin(self) -> None:
-        """Start all sub-environments afresh; seeded at the first time only, as Gymnasium recommends."""
-        seed = self._seed if self._needs_initial_reset else None
+    def use(self, make: EnvFactory) -> None:
+        """Go on in environments of another factory, from fresh episodes; step count and value at risk stay."""
+        if self.env is None:
+            return
+        steps, tail = self._steps_taken, self._tail
+        self._make = make
+        self.make_env()
+        self._steps_taken, self._tail = steps, tail
+
+    def restart(self, mark: int) -> None:
+        """Begin fresh episodes and fresh noise that follow from seed, runner and `mark` alone.
+
+        A training that goes on from a checkpoint does what the one that wrote it did.
+        """
+        if self.env is None:
+            return
+        seed = int(np.random.SeedSequence([self._seed or 0, mark]).generate_state(1)[0]) >> 1
+        self._generator.manual_seed(seed)
+        self._begin(seed)
+
+    def progress(self) -> dict[str, Any]:
+        """What `restart` does not set: steps taken, and the tail's value at risk and spread."""
+        tail = self._tail and (self._tail.value_at_risk, self._tail.spread)
+        return {"steps": self._steps_taken, "tail": tail}
+
+    def set_progress(self, found: Mapping[str, Any]) -> None:
+        """The inverse of `progress`."""
+        self._steps_taken = found["steps"]
+        if self._tail is not None:
+            self._tail.value_at_risk, self._tail.spread = found["tail"]
+
+    def _begin(self, seed: int | None = None) -> None:
+        """Start all sub-environments afresh; seeded once where no seed is given, as Gymnasium recommends."""
+        if seed is None and self._needs_initial_reset:
+            seed = self._seed
         self._observation, _ = self._try_env_reset(seed=seed, options=None)
         self._steps = np.zeros(self.num_envs, np.int64)  # of the episode under way
         self._returns = np.zeros(self.num_envs)

@@ -63,6 +63,20 @@ def export_policy(weights: "Weights") -> bytes:
     return masked_policy_model(nodes, constants, "raw_logits", width, len(network[f"policy.{last}.bias"]))
 
 
+def policy_weights(policy_onnx: bytes) -> "Weights":
+    """Weights of an exported policy by the names that its module gives them: the inverse of `export_policy`."""
+    import onnx
+    from onnx import numpy_helper
+
+    found = {item.name: numpy_helper.to_array(item) for item in onnx.load_from_string(policy_onnx).graph.initializer}
+    renamed = {"mean": "normaliser.mean", "scale": "normaliser.scale"}
+    return {
+        renamed.get(name, name): value.copy()
+        for name, value in found.items()
+        if name in renamed or name.startswith("policy.")
+    }
+
+
 def _layers(weights: "Weights", prefix: str, value: str, output: str) -> "list[NodeProto]":
     """Nodes of a tanh perceptron `prefix` from `value` to `output`."""
     from onnx import helper

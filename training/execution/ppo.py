@@ -6,12 +6,14 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from training.execution.agent_config import AgentConfig
+from training.execution.checkpoint import load_checkpoint, save_checkpoint
 
 if TYPE_CHECKING:
     import gymnasium as gym
@@ -55,39 +57,107 @@ class Trained:
     weights: Weights  # of the best validation
 
 
-def train_ppo(
-    make_env: "EnvFactory",
+def train_policy(
+    world: "World",
     module: "ActingModule",
     validate: Callable[[Policy], float],
     config: AgentConfig,
     seed: int,
     on_update: Callable[[Update], None],
+    checkpoint: Path | None = None,
 ) -> Trained:
     """Train from `module`'s weights for `config.env_steps` and keep the weights that were best in validation.
 
     `validate` gives the mean implementation shortfall in bps of a greedy policy; lower is better, the earlier of two
-    equals wins. Same arguments, same weights: one thread, all randomness from `seed`. Ray must be running.
+    equals wins. Same arguments, same weights where runner and learner are in this process: one thread, all randomness
+    from `seed`. With `checkpoint` and `config.checkpoint_every` a training that was killed goes on from that file and
+    ends with the weights of an unbroken one. Ray must be running.
     """
     with deterministic_torch(seed):
-        algorithm = build_algorithm(make_env, module, config, seed)
+        algorithm = build_algorithm(_stage(world, config, 0).make_env, module, config, seed)
         try:
-            _load(algorithm, weights_of(module))
-            curve: list[Update] = []
-            best: tuple[float, int, Weights] | None = None
-            for number in range(config.updates + 1):
-                result = algorithm.train() if number else {}
-                acting = algorithm.get_module()
-                is_due = number % config.validation_every == 0 or number == config.updates
-                score = validate(greedy(acting)) if is_due else None
-                if score is not None and (best is None or score < best[0]):
-                    best = (score, number, weights_of(acting))
-                curve.append(_update(number, result, score))
-                on_update(curve[-1])
+            course = _Course([], None)
+            if checkpoint is not None and checkpoint.exists():
+                course = _Course(**load_checkpoint(checkpoint, algorithm))
+                for update in course.curve:
+                    on_update(update)
+            else:
+                _load(algorithm, weights_of(module))
+            _train(algorithm, world, validate, config, on_update, course, checkpoint)
         finally:
             algorithm.stop()
             shutil.rmtree(algorithm.logdir, ignore_errors=True)  # an empty folder that Ray leaves in the home folder
+    best = course.best
     assert best is not None, "update 0 is always validated"
-    return Trained(seed, tuple(curve), best[1], best[0], best[2])
+    return Trained(seed, tuple(course.curve), best[1], best[0], best[2])
+
+
+@dataclass
+class _Course:
+    """Where a training stands."""
+
+    curve: list[Update]
+    best: tuple[float, int, Weights] | None
+
+
+def _train(
+    algorithm: "Algorithm",
+    world: "World",
+    validate: Callable[[Policy], float],
+    config: AgentConfig,
+    on_update: Callable[[Update], None],
+    course: _Course,
+    checkpoint: Path | None,
+) -> None:
+    """Go on where `course` stands, up to the last update."""
+    for number in range(len(course.curve), config.updates + 1):
+        stage = _stage(world, config, number)
+        if number and stage.variants != _stage(world, config, number - 1).variants:
+            algorithm.env_runner_group.foreach_env_runner(lambda runner, make=stage.make_env: runner.use(make))
+        result = algorithm.train() if number else {}
+        is_due = number % config.validation_every == 0 or number == config.updates
+        acting = acting_module(algorithm)
+        score = validate(greedy(acting)) if is_due else None
+        if score is not None and (course.best is None or score < course.best[0]):
+            course.best = (score, number, weights_of(acting))
+        course.curve.append(_update(number, result, score))
+        saves = checkpoint is not None and config.checkpoint_every and number % config.checkpoint_every == 0
+        if checkpoint is not None and saves and 0 < number < config.updates:
+            save_checkpoint(checkpoint, algorithm, vars(course), number)
+        on_update(course.curve[-1])
+
+
+def _stage(world: "World", config: AgentConfig, update: int) -> "World":
+    """The world of this update: the variants that its curriculum has let in by now."""
+    if not config.curriculum:
+        return world
+    share = max(0, update - 1) / config.updates
+    return world.with_variants(sum(start <= share for start in config.curriculum))
+
+
+class World(Protocol):
+    """What a training asks of its market; `training.execution.world.ExecutionWorld` is one."""
+
+    variants: Any
+
+    def make_env(self, num_envs: int, seed: int) -> Any:
+        """A vector environment; an `EnvFactory`."""
+
+    def with_variants(self, count: int) -> "World":
+        """The same world with its first `count` variants only."""
+
+
+def acting_module(algorithm: "Algorithm") -> "ActingModule":
+    """The module with the weights as they are now; that of the local runner, which remote ones follow."""
+    module = algorithm.get_module()
+    if algorithm.config.num_env_runners == 0:
+        return module
+    import torch
+    from ray.rllib.core import DEFAULT_MODULE_ID
+
+    found = algorithm.learner_group.get_weights()[DEFAULT_MODULE_ID]
+    module.load_state_dict({name: torch.as_tensor(value) for name, value in found.items()}, strict=False)
+    return module
 
 
 def build_algorithm(make_env: "EnvFactory", module: "ActingModule", config: AgentConfig, seed: int) -> "Algorithm":

@@ -20,7 +20,7 @@ class TailReward:
             raise ValueError(f"weight {weight} must lie in (0, 1] and tail {tail} between 0 and 1")
         self.weight, self.tail, self.rate = weight, tail, rate
         self.value_at_risk: float | None = None  # of the cost, reward units; None before the first finished episode
-        self._spread = 0.0
+        self.spread = 0.0
 
     def shape(self, before: NDArray[np.float64], after: NDArray[np.float64]) -> NDArray[np.float64]:
         """Shaped rewards `(N,)` of a step that took the running returns `(N,)` from `before` to `after`."""
@@ -31,12 +31,12 @@ class TailReward:
         cost = -returns
         if self.value_at_risk is None:
             self.value_at_risk = float(np.quantile(cost, 1.0 - self.tail))
-            self._spread = float(np.abs(cost - self.value_at_risk).mean())
+            self.spread = float(np.abs(cost - self.value_at_risk).mean())
             return
         share = 1.0 - np.power(1.0 - self.rate, len(cost))  # many episodes at once move as far as one after the other
-        self._spread += share * (float(np.abs(cost - self.value_at_risk).mean()) - self._spread)
+        self.spread += share * (float(np.abs(cost - self.value_at_risk).mean()) - self.spread)
         beyond = float((cost > self.value_at_risk).mean())
-        self.value_at_risk += share * self._spread * (beyond - self.tail) / max(self.tail, 1.0 - self.tail)
+        self.value_at_risk += share * self.spread * (beyond - self.tail) / max(self.tail, 1.0 - self.tail)
 
     def _potential(self, returns: NDArray[np.float64]) -> NDArray[np.float64]:
         """Minus the cost so far beyond the value at risk, over the tail's share."""

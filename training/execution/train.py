@@ -1,6 +1,7 @@
 """The train_agent stage: from features and forecasts to a policy bundle, its untrained twin and the learning curves."""
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
@@ -13,11 +14,14 @@ from feature_repo.progress import Progress, no_progress
 from training.execution.agent_config import AgentConfig
 from training.execution.bundling import Provenance, write_agent_bundle
 from training.execution.local_ray import local_ray
-from training.execution.ppo import Trained, Update, Weights, new_module, train_ppo, weights_of
+from training.execution.ppo import Trained, Update, Weights, new_module, train_policy, weights_of
 from training.execution.static_rule import static_rule
-from training.execution.warm_start import fit_normaliser, imitate, random_policy, roll_out
+from training.execution.warm_start import continuous_rule, fit_normaliser, imitate, random_policy, roll_out, start_from
 from training.execution.world import ExecutionWorld, Validation, open_worlds
 from training.tracking import Tracker, tracking_run
+
+CHECKPOINTS = ".checkpoints"
+"""Folder in `out_dir` that is there while the training runs."""
 
 
 def train_agent(
@@ -27,11 +31,12 @@ def train_agent(
     config: AgentConfig,
     progress: Progress = no_progress,
 ) -> dict[str, Any]:
-    """Train one PPO agent a seed on `config.train_days` and write the one that is best on the validation days.
+    """Train one agent a seed on `config.train_days` and write the one that is best on the validation days.
 
     Writes `bundle/` (trained), `bundle_untrained/` (the same seed as initialised) and `curves.json` into `out_dir`.
-    Equal inputs and configuration give equal bytes; an interrupted training starts again from its seed. Test days are
-    never read. Returns what was trained and its validation figures, in bps of implementation shortfall.
+    Equal inputs and configuration give equal bytes. An interrupted training starts again from its seed, or, with
+    `config.checkpoint_every`, goes on from the checkpoints in `out_dir`: both end with those bytes. Test days are never
+    read. Returns what was trained and its validation figures, in bps of implementation shortfall.
     Raises InputError where a day is absent or unusable, or where the training diverged.
     """
     training, validation = open_worlds(features_dir, forecasts_dir, config)
@@ -43,13 +48,15 @@ def train_agent(
     total = len(config.seeds) * config.updates * config.batch_steps
     outcomes: list[tuple[Trained, Weights, dict[str, float]]] = []
     with (
-        local_ray(config.ray_cpus),
+        local_ray(config.ray_cpus, config.ray_address),
         tracking_run(config.tracking_uri, config.experiment, "train_agent", config.as_content()) as tracker,
     ):
         for seed in config.seeds:
-            outcomes.append(_train_seed(training, validation, config, seed, report, tracker))
+            checkpoint = out_dir / CHECKPOINTS / f"seed_{seed}.pickle"
+            outcomes.append(_train_seed(training, validation, config, seed, report, tracker, checkpoint))
             done_before += config.updates * config.batch_steps
     progress(total, total, "env steps")
+    shutil.rmtree(out_dir / CHECKPOINTS, ignore_errors=True)
     # The first of equals wins, so that the choice does not depend on anything but the scores.
     trained, untrained, marks = min(outcomes, key=lambda outcome: outcome[0].best_validation_bps)
     provenance = Provenance(config, trained.seed, training.fingerprint(), training.feature_names, forecasts_dir)
@@ -75,26 +82,34 @@ def _train_seed(
     seed: int,
     report: Callable[[Update], None],
     tracker: Tracker,
+    checkpoint: Path,
 ) -> tuple[Trained, Weights, dict[str, float]]:
     """One seed: its outcome, its weights before any training, and validation figures of the rule and of those."""
+    from training.execution.ppo import greedy
+
+    continuous = training.execution.actions == "continuous"
+    rule = continuous_rule(static_rule) if continuous else static_rule
     half = config.normaliser_steps // 2
-    explored = roll_out(training.make_env, random_policy(np.random.default_rng([seed, 1])), half, config, seed)
-    ruled = roll_out(training.make_env, static_rule, max(half, config.warm_start_steps), config, seed + 1)
+    drawing = random_policy(np.random.default_rng([seed, 1]), continuous)
+    explored = roll_out(training.make_env, drawing, half, config, seed)
+    ruled = roll_out(training.make_env, rule, max(half, config.warm_start_steps), config, seed + 1)
     mean, scale = fit_normaliser(np.concatenate([explored["observation"], ruled["observation"][:half]]))
     make = partial(new_module, *training.spaces(), mean, scale, config, seed)
     untrained, module = make(), make()
-    if config.warm_start:
+    if config.fine_tune_from is not None:
+        start_from(module, Path(config.fine_tune_from))
+        played = roll_out(training.make_env, greedy(module), config.warm_start_steps, config, seed + 2)
+        imitate(module, played, config, seed, values_only=True)
+    elif config.warm_start:
         imitate(module, ruled, config, seed)
-    from training.execution.ppo import greedy
-
-    marks = {"rule": validation.mean_is_bps(static_rule), "untrained": validation.mean_is_bps(greedy(untrained))}
+    marks = {"rule": validation.mean_is_bps(rule), "untrained": validation.mean_is_bps(greedy(untrained))}
 
     def on_update(update: Update) -> None:
         report(update)
         metrics = {name: value for name, value in asdict(update).items() if value is not None and name != "update"}
         tracker.log({f"seed_{seed}/{name}": float(value) for name, value in metrics.items()}, update.update)
 
-    trained = train_ppo(training.make_env, module, validation.mean_is_bps, config, seed, on_update)
+    trained = train_policy(training, module, validation.mean_is_bps, config, seed, on_update, checkpoint)
     return trained, weights_of(untrained), marks
 
 

@@ -1,10 +1,12 @@
 """A head start: the module imitates a rule and learns what the rule's states are worth."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from feature_repo.errors import InputError
 from training.execution.agent_config import AgentConfig
 from training.execution.ppo import Policy, deterministic_torch
 
@@ -104,6 +106,28 @@ def imitate(module: "ActingModule", rows: Rows, config: AgentConfig, seed: int, 
                 optimiser.zero_grad()
                 loss.backward()
                 optimiser.step()
+
+
+def start_from(module: "ActingModule", folder: Path) -> None:
+    """Give `module` the policy and the normaliser of a bundle; its value function stays as it is.
+
+    Raises InputError where the bundle's policy is not of this module's kind or size.
+    """
+    import torch
+
+    from serving.contracts.bundle import load_bundle
+    from training.execution.export import policy_weights
+
+    found = policy_weights(load_bundle(folder).policy_onnx)
+    own = module.state_dict()
+    wanted = {name for name in own if name.startswith(("policy.", "normaliser."))}
+    for name in sorted(wanted | set(found)):
+        theirs, ours = (tuple(have[name].shape) if name in have else None for have in (found, own))
+        if theirs != ours:
+            raise InputError(
+                f"{folder}: its weight {name} has shape {theirs}, this training's {ours}: give its settings"
+            )
+    module.load_state_dict({name: torch.from_numpy(value) for name, value in found.items()}, strict=False)
 
 
 def _targets(rows: Rows, config: AgentConfig) -> NDArray[Any]:

@@ -1,5 +1,6 @@
 """The market that an agent is raised in: environments over training days, fixed parents on the validation days."""
 
+import copy
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -17,9 +18,9 @@ from training.execution.config import ExecutionConfig
 
 if TYPE_CHECKING:
     import gymnasium as gym
+    from gymnasium.vector import VectorEnv
 
     from training.execution.ppo import Policy
-    from training.execution.vector_env import ExecutionVectorEnv
     from training.market.day import MarketDay
 
 VALIDATION_SEED = 20_240_229
@@ -35,10 +36,13 @@ class ExecutionWorld:
         forecasts_dir: Path | None,
         partitions: Sequence[Partition],
         execution: ExecutionConfig,
+        stack: int = 1,
+        variants: Sequence[ExecutionConfig] = (),
     ) -> None:
-        """Name the days; nothing is read before the first environment."""
+        """Name the days; nothing is read before the first environment. `variants` are mixed in place of `execution`."""
         self.features_dir, self.forecasts_dir = features_dir, forecasts_dir
         self.partitions, self.execution = tuple(partitions), execution
+        self.stack, self.variants = stack, tuple(variants) or (execution,)
 
     @cached_property
     def days(self) -> "list[MarketDay]":
@@ -52,17 +56,32 @@ class ExecutionWorld:
         """Columns that the observation and the signal model take from the features."""
         return self.days[0].feature_names
 
-    def make_env(self, num_envs: int, seed: int) -> "ExecutionVectorEnv":
-        """A vector environment over the days; an `EnvFactory`."""
+    def make_env(self, num_envs: int, seed: int) -> "VectorEnv[Any, Any, Any]":
+        """A vector environment over the days, all variants in it; an `EnvFactory`."""
+        from training.execution.mixing import MixedVectorEnv, StackedVectorEnv, shared_out
         from training.execution.vector_env import ExecutionVectorEnv
 
-        return ExecutionVectorEnv(self.days, self.execution, num_envs=num_envs, seed=seed)
+        parts = [
+            ExecutionVectorEnv(self.days, execution, num_envs=count, seed=seed + k)
+            for k, (execution, count) in enumerate(
+                zip(self.variants, shared_out(num_envs, len(self.variants)), strict=True)
+            )
+        ]
+        env = parts[0] if len(parts) == 1 else MixedVectorEnv(parts)
+        return env if self.stack == 1 else StackedVectorEnv(env, self.stack)
+
+    def with_variants(self, count: int) -> "ExecutionWorld":
+        """The same world with its first `count` variants only; the days are shared."""
+        world = copy.copy(self)
+        world.variants = self.variants[:count]
+        if "days" in self.__dict__:
+            world.__dict__["days"] = self.days
+        return world
 
     def spaces(self) -> "tuple[gym.Space[Any], gym.Space[Any]]":
         """Observation and action space of one episode."""
-        from training.execution.env import action_space, observation_space
-
-        return observation_space(), action_space(self.execution)
+        env = self.make_env(len(self.variants), 0)
+        return env.single_observation_space, env.single_action_space
 
     def fingerprint(self) -> str:
         """sha256 (hex) of the names and bytes of all files that the training reads."""
@@ -115,7 +134,7 @@ class Validation:
         return float(self.is_bps(policy).mean())
 
     @cached_property
-    def _env(self) -> "ExecutionVectorEnv":
+    def _env(self) -> "VectorEnv[Any, Any, Any]":
         return self.world.make_env(len(self.parents), 0)
 
 
@@ -126,6 +145,12 @@ def open_worlds(
     from training.execution.parents import sample_parents
 
     known = list_partitions(features_dir, "features.parquet")
+    absent = sorted(set(config.symbols) - {item.symbol for item in known})
+    if absent:
+        raise InputError(
+            f"{features_dir}: no features of symbol {absent[0]}; there are {sorted({p.symbol for p in known})}"
+        )
+    known = [item for item in known if not config.symbols or item.symbol in config.symbols]
     if not config.train_days:
         raise InputError("the agent has no day to train on: give train_days, all days before the held-out ones")
     missing = sorted(set(config.train_days) - {item.date for item in known})
@@ -137,8 +162,9 @@ def open_worlds(
     teaching, judging = (days[:-share], days[-share:]) if share else (days, days[-1:])
     execution = ExecutionConfig.from_dict(config.execution)
 
-    def world(chosen: list[str]) -> ExecutionWorld:
-        return ExecutionWorld(features_dir, forecasts_dir, [item for item in known if item.date in chosen], execution)
+    def world(chosen: list[str], variants: Sequence[ExecutionConfig] = ()) -> ExecutionWorld:
+        partitions = [item for item in known if item.date in chosen]
+        return ExecutionWorld(features_dir, forecasts_dir, partitions, execution, config.stack, variants)
 
     judged = world(judging)
     count = max(1, config.validation_parents // 2)
@@ -147,4 +173,5 @@ def open_worlds(
     sells = buys.copy()
     sells["side"] = -1
     parents = np.concatenate([buys, sells])
-    return world(teaching), Validation(judged, tuple(judging), not share, parents)
+    variants = [ExecutionConfig.from_dict({**config.execution, **item}) for item in config.variants]
+    return world(teaching, variants), Validation(judged, tuple(judging), not share, parents)
