@@ -5,12 +5,14 @@ from typing import Any
 
 from prefect import flow
 
+from feature_repo.lake import list_partitions
 from feature_repo.progress import Progress
 from flows import artifacts
 from flows.champions import pinned_champion, version_of
 from flows.configs import evaluation_config
 from flows.ids import lake, resolve, stage_id
 from flows.lake import StageResult
+from flows.ledger import open_test_days
 from flows.params import EvaluateParams
 from flows.stage import run_stage, stage_task
 
@@ -27,13 +29,22 @@ def evaluate_policies(params: EvaluateParams) -> StageResult:
 
     def work(out: Path, progress: Progress) -> dict[str, Any]:
         from training.evaluation.evaluate import evaluate
+        from training.evaluation.splits import split_days
 
         policies = {
             "agent": agent_folder / "bundle",
             "untrained": agent_folder / "bundle_untrained",
             "champion": champion.bundle_dir,
         }
-        return evaluate(folder, forecasts_folder, policies, out, evaluation_config(params), progress)
+        config = evaluation_config(params)
+        partitions = list_partitions(folder, "features.parquet")
+        tested = split_days(partitions, config.test_days).test_days
+        instruments = sorted({item.instrument_id for item in partitions if item.date in tested})
+        opened = open_test_days(id_, instruments, tested, {"agent": agent, "champion": champion.sha256})
+        seeds = sorted(path.parent for path in agent_folder.glob("seeds/*/metadata.json"))
+        return evaluate(
+            folder, forecasts_folder, policies, out, config, progress, seed_bundles=seeds, opened_before=opened
+        )
 
     return run_stage("evaluate", id_, work, force=params.force)
 
