@@ -63,7 +63,7 @@ def run_policy(
     parents that their day cannot hold.
     """
     count = len(parents)
-    stepper = Stepper(days, config, count, max(1, FILLS_PER_PARENT * len(record)))
+    stepper = Stepper(days, config, count, max(1, FILLS_PER_PARENT * len(record)), draws=False)
     engine = stepper.engine
     flags = np.zeros(count, np.int64)
     flags[list(record)] = 1

@@ -1,7 +1,6 @@
 """Episodes stepped together in one compiled call, resets included: what the environments and `run_policy` stand on."""
 
 from collections.abc import Sequence
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ from serving.contracts.actions import CONTINUOUS_NAMES
 from serving.contracts.observation import ACTION_NAMES, OBSERVATION_NAMES, OBSERVATION_SIZE
 from training.execution.actions import begin_decisions, observe, step_episode, step_settings
 from training.execution.config import ExecutionConfig
-from training.execution.parents import ParentTable, check_parents, draw_parent, parent_table
+from training.execution.parents import check_parents, draw_parent, parent_table
 from training.execution.streams import new_stream
 from training.market.day import MarketDay
 from training.market.engine import Engine, start_episode
@@ -116,28 +115,32 @@ class Stepper:
     """
 
     def __init__(
-        self, days: Sequence[MarketDay], config: ExecutionConfig, episodes: int, fill_capacity: int = 1
+        self,
+        days: Sequence[MarketDay],
+        config: ExecutionConfig,
+        episodes: int,
+        fill_capacity: int = 1,
+        draws: bool = True,
     ) -> None:
-        """Lay out `days`; `fill_capacity` is the room for recorded fills."""
+        """Lay out `days`; `fill_capacity` is the room for recorded fills. Without `draws` all parents are given.
+
+        Raises InputError where parents are to be drawn and no day has room for one.
+        """
         scale = config.impact_scale if config.world == "impact" else None
         self.engine = Engine(days, episodes, config.latency_ns, config.fill_model, fill_capacity, scale)
         self.parents = np.zeros(episodes, PARENT_DTYPE)
         """The parents at work, or worked last."""
         self._days, self._config = list(days), config
         self._settings = step_settings(config)
+        self._table = parent_table(self._days, config) if draws else None
         self._stream = np.zeros(1, np.uint64)
         self._actions = np.zeros((episodes, len(CONTINUOUS_NAMES) if config.actions == "continuous" else 1))
         engine = self.engine
         self._ledger = engine.taken_px, engine.taken_lots, engine.fill_rows, engine.fill_count
 
-    @cached_property
-    def _table(self) -> ParentTable:
-        return parent_table(self._days, self._config)
-
     def seed(self, rng: np.random.Generator) -> None:
-        """Start the stream of drawn parents anew where `rng` says; InputError where no day has room for a parent."""
+        """Start the stream of drawn parents anew where `rng` says."""
         self._stream = new_stream(rng)
-        assert len(self._table.days)
 
     def draw(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Start every episode with a drawn parent: observations `(N, D)` and masks `(N, 4)`, fresh arrays."""
