@@ -5,6 +5,7 @@ from typing import Any
 
 from feature_repo.errors import InputError
 from serving.contracts.actions import ACTION_SETS
+from training.market.orders import FILL_MODELS
 
 NS = 1_000_000_000
 WORLDS = ("replay", "impact")
@@ -29,7 +30,7 @@ class ExecutionConfig:
     taker_fee_bps: float = 0.0
     risk_aversion: float = 0.0  # weight of the inventory risk penalty in the reward; 0: rewards sum to minus IS
     latency_ns: int | None = None  # None: the instrument's own rule; 0 is a sensitivity, never a headline
-    fill_model: str = "conservative"
+    fill_model: str = "conservative"  # one of training.market.orders.FILL_MODELS
     world: str = "replay"  # one of WORLDS
     impact_scale: float = 1.0  # world "impact": own impact in multiples of the days' calibrated one; 0: off
 
@@ -41,7 +42,7 @@ class ExecutionConfig:
             )
         if self.decision_every_events is not None and self.decision_every_events < 1:
             raise InputError(f"decision_every_events {self.decision_every_events} must be at least 1")
-        for name, known in (("actions", ACTION_SETS), ("world", WORLDS)):
+        for name, known in (("actions", ACTION_SETS), ("world", WORLDS), ("fill_model", FILL_MODELS)):
             if getattr(self, name) not in known:
                 raise InputError(f"{name} {getattr(self, name)!r} is not one of {', '.join(known)}")
         if self.lots is not None and self.lots <= 0:

@@ -34,9 +34,17 @@ RESULT_DTYPE = np.dtype(
         ("passive_cost", np.int64),  # sums of price_ticks * lots
         ("aggressive_cost", np.int64),
         ("forced_cost", np.int64),
+        # how far the parent's market left history, lots
+        ("taken_lots", np.int64),  # displayed lots that it took
+        ("made_lots", np.int64),  # historical executions that its resting orders got in place of others
+        ("met_lots", np.int64),  # displayed lots that came to meet its resting orders
+        ("rerouted_lots", np.int64),  # historical executions that wanted lots which it had taken
+        ("refused", np.int64),  # messages that met a halt or an unknown book
     ]
 )
 """One row per parent, in the order of the parents."""
+
+DIVERGENCE = ("taken_lots", "made_lots", "met_lots", "rerouted_lots", "refused")
 
 FILLS_PER_PARENT = 4096  # room in the fill record for each recorded parent
 
@@ -48,6 +56,12 @@ class RunResult:
     policy: str
     rows: NDArray[np.void]
     fills: NDArray[np.void]
+    fill_model: str
+
+    @property
+    def divergence(self) -> dict[str, int]:
+        """How far the parents' markets left history, summed over them: lots, and messages refused."""
+        return {name: int(self.rows[name].sum()) for name in DIVERGENCE}
 
 
 def run_policy(
@@ -76,7 +90,7 @@ def run_policy(
     else:
         _run_messages(policy, engine, days, config)
     engine.complete()
-    return RunResult(policy.name, results(engine, days, config), engine.fills())
+    return RunResult(policy.name, results(engine, days, config), engine.fills(), config.fill_model)
 
 
 def _run_messages(policy: Policy, engine: Engine, days: Sequence[MarketDay], config: ExecutionConfig) -> None:
@@ -124,4 +138,7 @@ def results(engine: Engine, days: Sequence[MarketDay], config: ExecutionConfig) 
     rows["passive_share"] = states["passive_lots"] / lots
     rows["completion"] = 1.0 - states["forced_lots"] / lots
     rows["extrapolated_share"] = states["extrapolated_lots"] / lots
+    rows["taken_lots"] = states["aggressive_lots"] + states["forced_lots"] - states["extrapolated_lots"]
+    for name in ("made_lots", "met_lots", "rerouted_lots", "refused"):
+        rows[name] = states[name]
     return rows

@@ -13,6 +13,9 @@ class FillKind(IntEnum):
     FORCED = 3  # the sweep that completes a parent at its horizon
 
 
+FILL_MODELS = ("conservative", "expected", "optimistic", "fifo")
+"""How an own resting order moves up in its queue; `resting` says how each does."""
+
 TAKEN_CAPACITY = 64
 """Price levels per episode whose taken lots are remembered; levels that the market left free their place."""
 

@@ -15,14 +15,13 @@ from feature_repo.errors import InputError
 from feature_repo.pipeline.leaves import LEAF_DTYPE
 from training.market.impact_features import Reaction, no_reaction
 from training.market.messages import EmptyDayError, NegativeSizeError, TimeOrderError
+from training.market.orders import FILL_MODELS
 from training.market.queues import inlined, kernel
 
 if TYPE_CHECKING:
     from training.market.day import MarketDay
 
-FILL_MODELS = ("conservative", "expected", "optimistic", "fifo")
-"""How an own resting order moves up in its queue; `resting` says how each does."""
-CONSERVATIVE, EXPECTED, OPTIMISTIC, FIFO = range(4)
+EXPECTED, OPTIMISTIC, FIFO = (FILL_MODELS.index(name) for name in ("expected", "optimistic", "fifo"))
 
 ROW_DTYPE = np.dtype(
     [
