@@ -20,6 +20,7 @@ from serving.contracts.observation import (
 from training.execution.config import ExecutionConfig
 from training.market.engine import advance_episode, complete_episode, cost_bps, submit
 from training.market.impact_features import displaced_features
+from training.market.queues import inlined
 from training.market.tape import best_prices, mid2_now
 
 PRIVATE_SIZE = len(PRIVATE_NAMES)
@@ -96,11 +97,9 @@ def slice_now(state, settings):
     return (state.now_ns - state.start_ns) // settings.interval_ns
 
 
-@njit(cache=True)
-def observe(tape, state, settings, out, mask):
-    """Write observation `(D,)` and mask `(4,)` of the episode's present; returns a bad element's index or -1."""
-    own_px, own_sz, opp_px, opp_sz = best_prices(tape, state)
-    mid2 = mid2_now(tape, state)
+@inlined
+def observe_private(state, settings, own_px, own_sz, opp_px, opp_sz, mid2, out, mask):
+    """Write the private elements and the mask `(4,)` from the best prices, their lots and twice the mid."""
     at = slice_now(state, settings)
     due = due_lots(state.lots, state.filled, at, settings.slices, settings.ahead_slices)
     if state.done == 1:
@@ -112,6 +111,13 @@ def observe(tape, state, settings, out, mask):
         out, state.side, state.lots, state.filled, left, behind, settings.slices, state.rest_px + state.shift,
         state.rest_lots, state.rest_ahead, own_px, own_sz, opp_px, opp_sz, mid2, state.arrival_mid2,
     )  # fmt: skip
+
+
+@njit(cache=True)
+def observe(tape, state, settings, out, mask):
+    """Write observation `(D,)` and mask `(4,)` of the episode's present; returns a bad element's index or -1."""
+    own_px, own_sz, opp_px, opp_sz = best_prices(tape, state)
+    observe_private(state, settings, own_px, own_sz, opp_px, opp_sz, mid2_now(tape, state), out, mask)
     if state.feature < tape.days[state.day].feature_lo:
         return PRIVATE_SIZE  # the first market feature is unknown: refused like NaN
     row, limits = state.feature, settings.limits
@@ -135,6 +141,14 @@ def send_action(tape, state, action, settings):
     `action` is a row of float64: the number of a discrete action, or the values of a continuous one.
     """
     own_px, own_sz, opp_px, opp_sz = best_prices(tape, state)
+    rest_px, rest_lots, cross_lots = message_of(state, action, settings, own_px, own_sz, opp_px, opp_sz)
+    if rest_lots > 0 or cross_lots > 0 or state.rest_lots > 0 or state.pend_ns > 0:
+        submit(tape, state, state.now_ns, rest_px, rest_lots, cross_lots, 0, 0)
+
+
+@inlined
+def message_of(state, action, settings, own_px, own_sz, opp_px, opp_sz):
+    """Resting price and lots and the lots to cross that `action` asks for; what was masked or clamped is counted."""
     due = due_lots(state.lots, state.filled, slice_now(state, settings), settings.slices, settings.ahead_slices)
     side = state.side
     if settings.continuous:
@@ -143,8 +157,7 @@ def send_action(tape, state, action, settings):
         order = discrete_order(np.int64(action[0]), side, due, own_px, own_sz, opp_px, opp_sz)
     rest_px, rest_lots, cross_lots, changed = order
     state.masked += changed
-    if rest_lots > 0 or cross_lots > 0 or state.rest_lots > 0 or state.pend_ns > 0:
-        submit(tape, state, state.now_ns, rest_px, rest_lots, cross_lots, 0, 0)
+    return rest_px, rest_lots, cross_lots
 
 
 @njit(cache=True)
@@ -166,7 +179,12 @@ def step_episode(tape, state, action, settings, taken_px, taken_lots, episode, f
     elif until_ns >= state.end_ns:
         complete_episode(tape, state, state.end_ns, taken_px, taken_lots, episode, fills, fill_count)
     follow_features(tape, state)
-    mid2 = mid2_now(tape, state)
+    return earned(state, mid2_now(tape, state), open_share, settings)
+
+
+@inlined
+def earned(state, mid2, open_share, settings):
+    """Reward of the step that ends now at twice the mid `mid2`; `open_share` was open when it began."""
     mark = cost_bps(state, mid2, settings.maker_fee_bps, settings.taker_fee_bps)
     move_bps = 1e4 * (mid2 - state.last_mid2) / state.arrival_mid2
     risk = (open_share * move_bps) ** 2
