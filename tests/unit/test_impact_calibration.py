@@ -14,6 +14,7 @@ from training.market.impact_calibration import (
     fit_weights,
     kernel_basis,
     solve_propagator,
+    with_earlier_impact,
     with_impact,
 )
 from training.market.impact_response import clock_sums, event_sums, meta_trades, pair_sums
@@ -131,6 +132,16 @@ def test_days_carry_the_parameters_of_their_instrument(calibrated):
         with_impact([other], found)
     with pytest.raises(InputError, match="one instrument at a time"):
         calibrate_impact([*days, other], 0, SETTINGS)
+
+
+def test_day_carries_the_impact_of_earlier_days_alone(calibrated):
+    _, days, _, _ = calibrated
+    found = with_earlier_impact(days[2], days[:2])
+    settings = CalibrationSettings(resamples=2)
+    assert found.impact == calibrate_impact(days[:2], 9, settings).parameters
+    assert with_earlier_impact(days[0], []).impact == calibrate_impact(days[:1], 9, settings).parameters
+    with pytest.raises(InputError, match="2024-01-03 is not earlier"):
+        with_earlier_impact(days[1], days[1:])
 
 
 def test_prints_of_one_stamp_and_side_are_one_trade_and_unnamed_ones_are_told_by_the_mid():

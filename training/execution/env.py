@@ -159,12 +159,13 @@ def env_creator(env_config: dict[str, Any]) -> gym.Env[Any, Any] | gym.vector.Ve
     from training.execution.vector_env import ExecutionVectorEnv
 
     forecasts = env_config.get("forecasts_dir")
+    config = ExecutionConfig.from_dict(dict(env_config.get("execution", {})))
     days = load_market_days(
         Path(env_config["features_dir"]),
         Path(forecasts) if forecasts else None,
         [Partition(*item) for item in env_config["partitions"]],
+        config.world == "impact",
     )
-    config = ExecutionConfig.from_dict(dict(env_config.get("execution", {})))
     if "num_envs" in env_config:
         return ExecutionVectorEnv(days, config, int(env_config["num_envs"]), env_config.get("seed"))
     return ExecutionEnv(days, config, env_config.get("seed"))

@@ -49,7 +49,8 @@ class ExecutionWorld:
         """The market days, read once."""
         from training.market.day import load_market_days
 
-        return load_market_days(self.features_dir, self.forecasts_dir, self.partitions)
+        impact = any(config.world == "impact" for config in (self.execution, *self.variants))
+        return load_market_days(self.features_dir, self.forecasts_dir, self.partitions, impact)
 
     @property
     def feature_names(self) -> tuple[str, ...]:

@@ -119,11 +119,12 @@ def load_market_day(features_dir: Path, forecasts_dir: Path | None, partition: P
 
 
 def load_market_days(
-    features_dir: Path, forecasts_dir: Path | None, partitions: Sequence[Partition]
+    features_dir: Path, forecasts_dir: Path | None, partitions: Sequence[Partition], impact: bool = False
 ) -> list[MarketDay]:
     """Days of `partitions` in their order, each with ADV and volume curve of its instrument's earlier days on disk.
 
-    Earlier days are all partitions of the instrument in `features_dir` dated before it, whether asked for or not.
+    Earlier days are all partitions of the instrument in `features_dir` dated before it, whether asked for or not. With
+    `impact` each carries the impact calibrated on them too (`impact_calibration.with_earlier_impact`).
     """
     from feature_repo.lake import list_partitions
 
@@ -138,7 +139,13 @@ def load_market_days(
     days = []
     for partition in partitions:
         same = [p for p in known if p.instrument_id == partition.instrument_id and p.date < partition.date]
-        days.append(with_history(day_of(partition), [day_of(p) for p in same]))
+        earlier = [day_of(p) for p in same]
+        day = with_history(day_of(partition), earlier)
+        if impact:
+            from training.market.impact_calibration import with_earlier_impact
+
+            day = with_earlier_impact(day, earlier)
+        days.append(day)
     return days
 
 

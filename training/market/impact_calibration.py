@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 
 LEAST_TRADES = 1000
 LEAST_BLOCKS = 4
+EARLIER_DAYS = 5
+"""Days before a day on which its impact is calibrated, where so many are there."""
 
 
 @dataclass(frozen=True)
@@ -219,6 +221,19 @@ def with_impact(days: Sequence["MarketDay"], calibration: ImpactCalibration) -> 
         if day.partition.instrument_id != calibration.instrument_id:
             raise InputError(f"impact of {calibration.instrument_id} does not belong to {day.partition.instrument_id}")
     return [replace(day, impact=calibration.parameters) for day in days]
+
+
+def with_earlier_impact(day: "MarketDay", earlier: Sequence["MarketDay"]) -> "MarketDay":
+    """`day` with the impact of the last EARLIER_DAYS of `earlier`; of `day` itself where there is none.
+
+    The latter serves days that train; `history_days` 0 marks them, as it does their volume curve. Raises as
+    `calibrate_impact`, and InputError where one of them is not earlier.
+    """
+    late = [other.partition.date for other in earlier if other.partition.date >= day.partition.date]
+    if late:
+        raise InputError(f"day {late[0]} is not earlier than {day.partition.date}: its impact must not be known there")
+    found = calibrate_impact(earlier[-EARLIER_DAYS:] or [day], 0, CalibrationSettings(resamples=2))
+    return with_impact([day], found)[0]
 
 
 def _sums(
