@@ -54,8 +54,8 @@ def cast(
     """Tune the baselines on the validation days; InputError where a bundle takes the name of one."""
     from training.execution.policies import ModelPolicy
 
-    models = {name: ModelPolicy(name, bundle.decide) for name, bundle in bundles.items()}
-    seeds = [ModelPolicy(config.agent, bundle.decide) for bundle in seed_bundles]
+    models = {name: ModelPolicy(name, bundle.decider()) for name, bundle in bundles.items()}
+    seeds = [ModelPolicy(config.agent, bundle.decider()) for bundle in seed_bundles]
     tuned = tune_baselines(
         scene.validation,
         scene.execution,
