@@ -31,6 +31,7 @@ from flows.cli_options import (
     split_names,
     with_progress,
 )
+from flows.cli_simulate import simulate
 
 app = typer.Typer(
     help="Shortfall: from vendor ticks to a promoted execution policy.", no_args_is_help=True, add_completion=False
@@ -39,6 +40,7 @@ policy = typer.Typer(help="Policies of a source: list, history, promote, rollbac
 app.add_typer(policy, name="policy")
 add_data_commands(app)
 app.add_typer(bench, name="bench")
+app.command("simulate")(simulate)
 
 
 class Stage(StrEnum):

@@ -19,6 +19,7 @@ from flows.params import (
     DataStage,
     FeaturesParams,
     IngestParams,
+    SimulationParams,
     ValidateParams,
 )
 from flows.progress import SilentReporter, reporter, use_reporter
@@ -70,7 +71,9 @@ def backfill_flow(params: BackfillParams = BackfillParams()) -> dict[str, Any]: 
 
 
 def run_data_stages(
-    params: DataParams | BackfillParams, until: DataStage = "features", forced: set[DataStage] | None = None
+    params: DataParams | BackfillParams | SimulationParams,
+    until: DataStage = "features",
+    forced: set[DataStage] | None = None,
 ) -> list[StageResult]:
     """Run the data stages up to `until`, those that are not done; their results in order."""
     again = forced or set()

@@ -22,6 +22,13 @@ _CODE: dict[str, tuple[str, ...]] = {
     "validate": ("feature_repo/parts.py", "feature_repo/pipeline"),
     "features": ("feature_repo/parts.py", "feature_repo/pipeline"),
     "materialize": ("feature_repo",),
+    "simulate": (
+        "feature_repo/ticks/reactive_tables.py",
+        "feature_repo/pipeline",
+        "training/market",
+        "training/evaluation",
+        "serving/contracts",
+    ),
     "train_signal": ("feature_repo/pipeline", "training/signals", "training/evaluation/splits.py"),
     "train_agent": ("feature_repo/pipeline", "training/market", "training/execution", "serving/contracts"),
     "evaluate": (

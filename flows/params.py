@@ -14,9 +14,12 @@ STAGES: tuple[StageName, ...] = (
     "ingest", "clean", "validate", "features", "materialize", "train_signal", "train_agent", "evaluate", "promote",
 )  # fmt: skip
 
+WorldName = Literal["replay", "impact", "reactive"]
+
 LATEST = "latest"
 _DATASET = "Id of the {} dataset in the lake, or 'latest'"
 _RULES = "YAML file that switches cleaning rules and their limits by venue; empty: the platform's own"
+_WORLD = "replay: facts and fill models; impact: calibration; reactive: fit, and its facts against the source's"
 _GATES = "YAML file of the data gate's limits and severities by venue; empty: the platform's own"
 
 
@@ -75,6 +78,16 @@ class BackfillParams(IngestParams):
     gates: str | None = Field(None, description=_GATES)
 
 
+class SimulationParams(IngestParams):
+    """Ticks to the report of a simulated world: what to read, and which world to examine."""
+
+    world: WorldName = Field("replay", description=_WORLD)
+    rules: str | None = Field(None, description=_RULES)
+    gates: str | None = Field(None, description=_GATES)
+    seed: int = Field(0, ge=0, description="Seed of intervals and simulated markets")
+    force: list[Literal["simulate"]] = Field([], description="Examine the world again although its report is there")  # type: ignore[assignment]
+
+
 class NightlyParams(IngestParams):
     """The whole night: what to read, how long to train, what to hold out."""
 
@@ -117,6 +130,16 @@ class MaterializeParams(BaseModel):
 
     features: str = Field(LATEST, description=_DATASET.format("features"))
     forecasts: str | None = Field(None, description="Id of the forecasts (a train_signal output); empty: features only")
+    force: bool = Field(False, description="Do the stage again although its output is there")
+
+
+class SimulateParams(BaseModel):
+    """A world of the market simulator on the days of a features dataset, and its report."""
+
+    features: str = Field(LATEST, description=_DATASET.format("features"))
+    silver: str = Field(LATEST, description="Id of the silver dataset that the features came from, or 'latest'")
+    world: WorldName = Field("replay", description=_WORLD)
+    seed: int = Field(0, ge=0, description="Seed of intervals and simulated markets")
     force: bool = Field(False, description="Do the stage again although its output is there")
 
 

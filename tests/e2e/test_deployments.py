@@ -13,7 +13,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.spark, pytest.mark.ray]
 
 def test_deployments_when_applied_then_one_for_the_night_and_one_for_each_stage(running):
     found = {item["name"]: item for item in call(running, "/deployments/filter", {})}
-    assert set(found) == {"nightly", "backfill"} | {stage.replace("_", "-") for stage in STAGES}
+    assert set(found) == {"nightly", "backfill", "simulate"} | {stage.replace("_", "-") for stage in STAGES}
     schedule = found["nightly"]["schedules"][0]
     assert schedule["active"] and schedule["schedule"]["cron"] == "0 2 * * 2-6"
     assert schedule["schedule"]["timezone"] == "America/New_York"

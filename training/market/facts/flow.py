@@ -6,6 +6,7 @@ import numpy as np
 
 from training.market.facts.estimate import BlockBootstrap, Curve, Estimate, Fact, Floats, power_law
 from training.market.facts.sample import (
+    JOIN_NS,
     Sample,
     autocorrelation,
     autocorrelation_sums,
@@ -51,7 +52,7 @@ def order_flow(samples: Sequence[Sample], bootstrap: BlockBootstrap) -> Fact:
         "order_flow",
         "Memory of order flow",
         "Autocorrelation of the sign of each change at the best prices: + where bids are added or asks are taken or "
-        "cancelled, - the other way; lag counted in such events.",
+        "cancelled, - the other way; lag counted in such events, what happens at one moment being one.",
         "Cont, Kukanov and Stoikov 2014 (the sign of e_n); Lillo and Farmer 2004",
         "events",
         stacked(parts),
@@ -60,15 +61,21 @@ def order_flow(samples: Sequence[Sample], bootstrap: BlockBootstrap) -> Fact:
 
 
 def flow_signs(sample: Sample) -> tuple[np.ndarray, Floats]:
-    """Block and sign of each change at the best prices (Cont, Kukanov and Stoikov 2014, equation 2: sign of e_n)."""
-    book = sample.book
-    bid, ask = book.bid_px[:, 0].astype(np.int64), book.ask_px[:, 0].astype(np.int64)
-    bid_sz, ask_sz = book.bid_sz[:, 0].astype(np.int64), book.ask_sz[:, 0].astype(np.int64)
+    """Block and sign of each change at the best prices (Cont, Kukanov and Stoikov 2014, equation 2: sign of e_n).
+
+    Rows within JOIN_NS of the one before are one change: how a feed cuts one event to pieces is not memory.
+    """
+    book, ts_ns = sample.book, sample.book.ts_ns
+    row = np.flatnonzero(np.append(np.diff(ts_ns) > JOIN_NS, len(ts_ns) > 0))  # the last of each burst
+    bid, ask, bid_sz, ask_sz = (
+        column[row, 0].astype(np.int64) for column in (book.bid_px, book.ask_px, book.bid_sz, book.ask_sz)
+    )
+    two_sided, block = book.two_sided[row], sample.block[row]
     flow = np.where(bid[1:] >= bid[:-1], bid_sz[1:], 0) - np.where(bid[1:] <= bid[:-1], bid_sz[:-1], 0)
     flow -= np.where(ask[1:] <= ask[:-1], ask_sz[1:], 0) - np.where(ask[1:] >= ask[:-1], ask_sz[:-1], 0)
-    whole = book.two_sided[1:] & book.two_sided[:-1] & (sample.block[1:] >= 0) & (sample.block[:-1] >= 0)
+    whole = two_sided[1:] & two_sided[:-1] & (block[1:] >= 0) & (block[:-1] >= 0)
     changed = whole & (flow != 0)
-    return sample.block[1:][changed], np.sign(flow[changed]).astype(np.float64)
+    return block[1:][changed], np.sign(flow[changed]).astype(np.float64)
 
 
 def _sign_fact(
