@@ -13,8 +13,8 @@ fall by more than was traded there and not yet taken off it; the excess c was ca
 * conservative: cancels come from behind us, V <- min(V, Q);
 * expected: V <- V - c p(V / Q) with p(x) = x^n / (x^n + (1 - x)^n), the share of cancels that come from ahead
   (Rigtorp, Estimating order queue position, 2013; hftbacktest's PowerProbQueueModel). With n = QUEUE_POWER = 1 every
-  lot of the queue is as likely to be cancelled as any other. V is kept in 2^-16 lots, a part of a lot ahead of us
-  counts as a lot when volume reaches for us;
+  lot of the queue is as likely to be cancelled as any other. V is kept in 2^-16 lots; a part of a lot ahead of us (of
+  2^-8 at least, less is dust of rounding) counts as a lot when volume reaches for us;
 * optimistic: cancels come from ahead of us as long as there are any, V <- max(0, V - c);
 * fifo: nothing is estimated. Each lot that left its queue says when it had joined it: lots of orders that joined up to
   our arrival were ahead, later ones behind, and an execution behind us was ours (`meet_leaf`). Trades that name no
@@ -32,8 +32,8 @@ from training.market.queues import inlined, kernel
 from training.market.tape import EXPECTED, FIFO, OPTIMISTIC, halted, largest_level, level, level_size
 
 QUEUE_POWER = 1
-PART = 1 << 16
-"""Units of a lot in which the expected queue ahead is kept."""
+PART, DUST = 1 << 16, 1 << 8
+"""Units of a lot in which the expected queue ahead is kept, and how many of them are no lot yet."""
 
 
 @kernel
@@ -104,16 +104,16 @@ def trade_reaches(state, volume):
 
 @kernel
 def _less_cancels(model, ahead, part, queue, cancelled):
-    """Queue ahead, (whole lots rounded up, what they exceed it by in 2^-16), after `cancelled` lots of `queue` left."""
+    """Queue ahead (lots rounded up, and what they exceed it by in 2^-16) after `cancelled` lots of `queue` left."""
     if model == OPTIMISTIC:
         return max(np.int64(0), ahead - cancelled), np.int64(0)
     exact = min(ahead * PART - part, queue * PART)
-    share = exact // queue  # of 2^16
+    share, rest = exact // queue, exact % queue  # the share that is ahead, of 2^16, and what its division left
     if QUEUE_POWER > 1:
         front, back = share**QUEUE_POWER, (PART - share) ** QUEUE_POWER
-        share = front * PART // max(np.int64(1), front + back)
-    exact = max(np.int64(0), exact - cancelled * share)
-    whole = (exact + PART - 1) // PART
+        share, rest = front * PART // max(np.int64(1), front + back), np.int64(0)
+    exact = max(np.int64(0), exact - cancelled * share - (cancelled * rest + queue // 2) // queue)
+    whole = (exact + PART - DUST) // PART
     return whole, whole * PART - exact
 
 
