@@ -6,9 +6,11 @@ from typing import Annotated, Any
 
 import typer
 
-from flows.cli_options import AsJson, split_names
+from flows.cli_options import AsJson, Verbose, embed_prefect, split_names, with_progress
 
-bench = typer.Typer(help="Measure this machine: pipeline, features, simulator, training.", no_args_is_help=True)
+bench = typer.Typer(
+    help="Measure this machine: pipeline, features, simulator, training; compare baselines.", no_args_is_help=True
+)
 
 
 @bench.command("pipeline")
@@ -54,6 +56,19 @@ def training(as_json: AsJson = False) -> None:
     from flows.bench.training import run
 
     _print(run(), "Training", as_json)
+
+
+@bench.command("baselines")
+def baselines(
+    data: Annotated[Path, typer.Option(help="Folder that holds shfe/ (rb) or lean/ (AIG and BAC), or both")],
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+) -> None:
+    """Cost of the passive baselines on real days, by two simulators, beside the figures of an independent check."""
+    embed_prefect(verbose)
+    from flows.bench.reference import run
+
+    _print(with_progress(lambda: run(data), as_json), "Baselines beside an independent check", as_json)
 
 
 def _print(found: dict[str, Any], title: str, as_json: bool) -> None:
