@@ -3,7 +3,6 @@
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from serving.contracts.actions import continuous_order, discrete_order
@@ -20,7 +19,7 @@ from serving.contracts.observation import (
 from training.execution.config import ExecutionConfig
 from training.market.engine import advance_episode, complete_episode, cost_bps, submit
 from training.market.impact_features import displaced_features
-from training.market.queues import inlined
+from training.market.queues import inlined, kernel
 from training.market.tape import best_prices, mid2_now
 
 PRIVATE_SIZE = len(PRIVATE_NAMES)
@@ -55,7 +54,7 @@ def step_settings(config: ExecutionConfig) -> StepSettings:
     )
 
 
-@njit(cache=True)
+@kernel
 def begin_decisions(tape, state):
     """The first decision of a started episode is due at its arrival: find the feature row in force then."""
     day = tape.days[state.day]
@@ -64,7 +63,7 @@ def begin_decisions(tape, state):
     state.feature = day.feature_lo + before - 1
 
 
-@njit(cache=True)
+@kernel
 def follow_features(tape, state):
     """Move on to the feature row in force at the decision: from where it stands, in steps that double."""
     known, end = state.feature, tape.days[state.day].feature_hi
@@ -79,7 +78,7 @@ def follow_features(tape, state):
     state.feature = known
 
 
-@njit(cache=True)
+@kernel
 def next_decision_ns(tape, state, settings):
     """When the following decision is due; the horizon's end where none is left.
 
@@ -91,7 +90,7 @@ def next_decision_ns(tape, state, settings):
     return min(tape.ts[at], state.end_ns) if at < state.row_hi else state.end_ns
 
 
-@njit(cache=True)
+@kernel
 def slice_now(state, settings):
     """Slice of the schedule that the decision lies in, 0-based; `slices` at the horizon's end."""
     return (state.now_ns - state.start_ns) // settings.interval_ns
@@ -113,7 +112,7 @@ def observe_private(state, settings, own_px, own_sz, opp_px, opp_sz, mid2, out, 
     )  # fmt: skip
 
 
-@njit(cache=True)
+@kernel
 def observe(tape, state, settings, out, mask):
     """Write observation `(D,)` and mask `(4,)` of the episode's present; returns a bad element's index or -1."""
     own_px, own_sz, opp_px, opp_sz = best_prices(tape, state)
@@ -134,7 +133,7 @@ def observe(tape, state, settings, out, mask):
     )  # fmt: skip
 
 
-@njit(cache=True)
+@kernel
 def send_action(tape, state, action, settings):
     """Send what `action` asks for; an impossible one is masked or clamped and counted.
 
@@ -160,7 +159,7 @@ def message_of(state, action, settings, own_px, own_sz, opp_px, opp_sz):
     return rest_px, rest_lots, cross_lots
 
 
-@njit(cache=True)
+@kernel
 def step_episode(tape, state, action, settings, taken_px, taken_lots, episode, fills, fill_count):
     """Act, play up to the next decision, complete by force at the horizon; returns the reward in bps.
 

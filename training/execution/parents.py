@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from feature_repo.errors import InputError
@@ -13,6 +12,7 @@ from training.execution.config import NS, ExecutionConfig
 from training.execution.streams import below, new_stream
 from training.market.day import MarketDay
 from training.market.orders import PARENT_DTYPE
+from training.market.queues import kernel
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ def parent_table(days: Sequence[MarketDay], config: ExecutionConfig) -> ParentTa
     return ParentTable(usable, lots, first, np.cumsum(seconds, axis=1), config.horizon_ns)
 
 
-@njit(cache=True)
+@kernel
 def draw_parent(table, stream, parent):
     """Write a parent (PARENT_DTYPE) into `parent`: uniform over days, then over the day's arrival seconds, then sides.
 
@@ -154,7 +154,7 @@ def draw_parent(table, stream, parent):
     parent.horizon_ns = table.horizon_ns
 
 
-@njit(cache=True)
+@kernel
 def _draw_parents(table, stream, parents):
     for i in range(len(parents)):
         draw_parent(table, stream, parents[i])

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import ArrayLike, NDArray
 
 from feature_repo.errors import InputError
@@ -17,11 +16,12 @@ from training.execution.streams import new_stream
 from training.market.day import MarketDay
 from training.market.engine import Engine, start_episode
 from training.market.orders import PARENT_DTYPE
+from training.market.queues import kernel
 
 NO_FAULT, NO_BOOK = -1, -2  # what is wrong with an episode; 0 and more: the element of the observation that is
 
 
-@njit(cache=True)
+@kernel
 def start_drawn(tape, states, parents, table, stream, settings, out, masks):
     """Draw and start a parent in every episode, and observe; `(episode, fault)` of the first fault."""
     for i in range(len(states)):
@@ -32,14 +32,14 @@ def start_drawn(tape, states, parents, table, stream, settings, out, masks):
     return observe_batch(tape, states, settings, out, masks)
 
 
-@njit(cache=True)
+@kernel
 def begin_batch(tape, states):
     """`begin_decisions` for every episode."""
     for i in range(len(states)):
         begin_decisions(tape, states[i])
 
 
-@njit(cache=True)
+@kernel
 def observe_batch(tape, states, settings, out, masks):
     """`observe` for every episode; `(episode, fault)` of the first fault."""
     for i in range(len(states)):
@@ -49,7 +49,7 @@ def observe_batch(tape, states, settings, out, masks):
     return 0, NO_FAULT
 
 
-@njit(cache=True)
+@kernel
 def act_batch(tape, states, actions, settings, taken_px, taken_lots, fills, fill_count):
     """`step_episode` for every unfinished episode; finished ones keep their state."""
     for i in range(len(states)):
@@ -57,7 +57,7 @@ def act_batch(tape, states, actions, settings, taken_px, taken_lots, fills, fill
             step_episode(tape, states[i], actions[i], settings, taken_px[i], taken_lots[i], i, fills, fill_count)
 
 
-@njit(cache=True)
+@kernel
 def step_batch(
     tape, states, parents, table, stream, actions, settings, taken_px, taken_lots, fills, fill_count,
     rewards, terminated, out, masks,
@@ -85,7 +85,7 @@ def step_batch(
     return 0, NO_FAULT
 
 
-@njit(cache=True)
+@kernel
 def step_one(tape, states, actions, settings, taken_px, taken_lots, fills, fill_count, out, mask):
     """Act, play and observe in the only episode: `(reward, done, fault)`; a finished one earns 0."""
     state, reward = states[0], 0.0

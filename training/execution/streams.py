@@ -5,8 +5,9 @@ that equal seeds give equal bytes on every machine, compiled or not.
 """
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from training.market.queues import kernel
 
 _STEP = np.uint64(0x9E3779B97F4A7C15)
 _FIRST, _SECOND = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
@@ -19,7 +20,7 @@ def new_stream(rng: np.random.Generator) -> NDArray[np.uint64]:
     return rng.integers(0, 2**64, 1, dtype=np.uint64)
 
 
-@njit(cache=True)
+@kernel
 def next_bits(stream):
     """64 random bits; moves `stream (1,) uint64` on."""
     stream[0] += _STEP
@@ -29,7 +30,7 @@ def next_bits(stream):
     return bits ^ (bits >> np.uint64(31))
 
 
-@njit(cache=True)
+@kernel
 def below(stream, bound):
     """Uniform on 0 .. bound - 1 for a bound of at most 2^32, without bias (Lemire 2019, algorithm 5)."""
     count = np.uint64(bound)
