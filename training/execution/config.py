@@ -8,7 +8,7 @@ from serving.contracts.actions import ACTION_SETS
 from training.market.orders import FILL_MODELS
 
 NS = 1_000_000_000
-WORLDS = ("replay", "impact")
+WORLDS = ("replay", "impact", "reactive")
 """Markets that an episode can be played in; each is added here by what implements it."""
 
 
@@ -33,6 +33,8 @@ class ExecutionConfig:
     fill_model: str = "conservative"  # one of training.market.orders.FILL_MODELS
     world: str = "replay"  # one of WORLDS
     impact_scale: float = 1.0  # world "impact": own impact in multiples of the days' calibrated one; 0: off
+    signal_strength: float = 0.0  # world "reactive": strength of the planted signal, 0 to 1; 0: the mid is a martingale
+    market_seed: int = 0  # world "reactive": seed of the markets that given parents meet; drawn ones follow the env's
 
     def __post_init__(self) -> None:
         """Refuse settings that contradict each other."""
@@ -56,6 +58,10 @@ class ExecutionConfig:
             )
         if not 0 <= self.impact_scale < float("inf"):
             raise InputError(f"impact_scale {self.impact_scale} must be finite and not negative")
+        if not 0 <= self.signal_strength <= 1 or self.market_seed < 0:
+            raise InputError(
+                f"signal_strength {self.signal_strength} must lie in [0, 1], market_seed {self.market_seed} not below 0"
+            )
         if self.ahead_slices < 0 or self.risk_aversion < 0:
             raise InputError(f"ahead_slices {self.ahead_slices}, risk_aversion {self.risk_aversion}: give 0 or more")
         if self.latency_ns is not None and not 0 <= self.latency_ns < self.interval_ns:

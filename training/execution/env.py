@@ -15,7 +15,8 @@ from serving.contracts.actions import CONTINUOUS_HIGH, CONTINUOUS_LOW, CONTINUOU
 from serving.contracts.observation import ACTION_NAMES, observation_bounds
 from training.execution.config import ExecutionConfig
 from training.execution.parents import ParentOrder
-from training.execution.stepping import Stepper, episode_infos
+from training.execution.steppers import make_stepper
+from training.execution.stepping import episode_infos
 from training.market.day import MarketDay, load_market_days
 
 Observation = dict[str, NDArray[Any]]
@@ -110,6 +111,12 @@ class ExecutionEnv(gym.Env[Observation, Action]):
     | masked | actions that were masked or clamped |
     | refused | messages that met a halt or an unknown book: what rests stays, a cancel is carried out |
 
+    In the world `reactive` each episode has a market of its own that its orders change (`training.market.reactive`): a
+    queue-reactive book with the published tables for synthetic days and tables estimated from `days` for others, which
+    opens 70 s before the arrival around the day's best bid. Market features are made from that market's feed, in which
+    own orders show; forecasts are missing. What the visible book lacks at the horizon is taken from the market's deeper
+    levels first. `fill_model` does not apply: own orders stand in the queues.
+
     Raises InputError for no days, settings that no session window has room for, a parent that its day cannot hold, and
     values that are not finite.
     """
@@ -123,20 +130,21 @@ class ExecutionEnv(gym.Env[Observation, Action]):
         self.config = config or ExecutionConfig()
         self.observation_space = observation_space()
         self.action_space = action_space(self.config)
-        self._stepper = Stepper(days, self.config, 1)
+        self._stepper = make_stepper(days, self.config, 1)
         self._np_random, self._np_random_seed = seeding.np_random(seed)
         self._stepper.seed(self._np_random)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Observation, dict[str, Any]]:
-        """Start a drawn parent, or the one in `options["parent"]`."""
+        """Start a drawn parent, or `options["parent"]`, in the reactive world in its market `options["market"]`."""
         super().reset(seed=seed)
         if seed is not None:
             self._stepper.seed(self.np_random)
         parent = (options or {}).get("parent")
         if isinstance(parent, ParentOrder):
-            self._stepper.start(parent.row())
+            market = (options or {}).get("market")
+            self._stepper.start(parent.row(), markets=None if market is None else np.array([market], np.int64))
             out, mask = self._stepper.observe()
         else:
             out, mask = self._stepper.draw()

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from training.execution.config import ExecutionConfig
 from training.execution.policies import DecisionBatch, ModelPolicy, Policy, RandomPolicy
-from training.execution.stepping import Stepper
+from training.execution.steppers import make_stepper
 from training.market.day import MarketDay
 from training.market.engine import Engine
 
@@ -73,11 +73,12 @@ def run_policy(
 ) -> RunResult:
     """Work all `parents` (PARENT_DTYPE) with `policy`; `record` lists parents whose fills are kept.
 
-    All policies meet the same book, latency and fill model; parents do not see each other. Raises InputError for
-    parents that their day cannot hold.
+    All policies meet the same book, latency and fill model; parents do not see each other. In the reactive world parent
+    i meets market i of `config.market_seed`, the same for every policy up to its first own message there. Raises
+    InputError for parents that their day cannot hold.
     """
     count = len(parents)
-    stepper = Stepper(days, config, count, max(1, FILLS_PER_PARENT * len(record)), draws=False)
+    stepper = make_stepper(days, config, count, max(1, FILLS_PER_PARENT * len(record)), draws=False)
     engine = stepper.engine
     flags = np.zeros(count, np.int64)
     flags[list(record)] = 1
@@ -105,7 +106,12 @@ def _run_messages(policy: Policy, engine: Engine, days: Sequence[MarketDay], con
 
 
 def _batch(
-    engine: Engine, days: Sequence[MarketDay], config: ExecutionConfig, step: int, substep: int, now: NDArray[np.int64]
+    engine: Engine,
+    days: Sequence[MarketDay],
+    config: ExecutionConfig,
+    step: int,
+    substep: int,
+    now: NDArray[np.int64],
 ) -> DecisionBatch:
     states = engine.states
     own_px, own_sz, opp_px, opp_sz = engine.best()

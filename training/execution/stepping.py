@@ -152,15 +152,20 @@ class Stepper:
         self._check(episode, fault)
         return out, masks
 
-    def start(self, parents: NDArray[np.void], record: NDArray[np.int64] | None = None) -> None:
-        """Start every episode with its given parent; InputError where a day cannot hold one, or its horizon differs."""
+    def start(
+        self,
+        parents: NDArray[np.void],
+        record: NDArray[np.int64] | None = None,
+        markets: NDArray[np.int64] | None = None,
+    ) -> None:
+        """Start every episode with its given parent; InputError where a day cannot hold one, or its horizon differs.
+
+        `markets (N,)` number the markets that they meet in the reactive world; history is one, and takes none.
+        """
         check_parents(self._days, parents, self._config)
-        wanted = self._config.horizon_ns
-        other = parents["horizon_ns"] != wanted
-        if other.any():
-            raise InputError(
-                f"parent horizon {parents['horizon_ns'][other][0]} ns is not the environment's {wanted} ns"
-            )
+        self._check_horizon(parents)
+        if markets is not None:
+            raise InputError(f"world {self._config.world!r} has one market, history; numbered ones are the reactive's")
         self.engine.start(parents, record=record)
         self.parents[:] = parents
         begin_batch(self.engine.tape, self.engine.states)
@@ -216,6 +221,14 @@ class Stepper:
             raise InputError(f"{self._config.actions} actions have shape {given.shape}, wanted {wanted}")
         self._actions[:] = given.reshape(self._actions.shape)
         return self._actions
+
+    def _check_horizon(self, parents: NDArray[np.void]) -> None:
+        wanted = self._config.horizon_ns
+        other = parents["horizon_ns"] != wanted
+        if other.any():
+            raise InputError(
+                f"parent horizon {parents['horizon_ns'][other][0]} ns is not the environment's {wanted} ns"
+            )
 
     def _check(self, episode: int, fault: int) -> None:
         if fault == NO_FAULT:

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from feature_repo.errors import InputError
 from training.execution.config import ExecutionConfig
 from training.execution.env import Observation, action_space, observation_space
-from training.execution.stepping import Stepper, episode_infos
+from training.execution.steppers import make_stepper
+from training.execution.stepping import episode_infos
 from training.market.day import MarketDay
 
 
@@ -25,7 +26,8 @@ class ExecutionVectorEnv(VectorEnv[Observation, NDArray[Any], NDArray[Any]]):
 
     Autoreset is Gymnasium's NEXT_STEP: the step after an episode's end ignores its action, resets that episode with a
     newly drawn parent, and returns reward 0 with both flags False. `reset(options={"parents": PARENT_DTYPE (N,)})`
-    starts given parents instead of drawn ones. Infos hold, where episodes ended, `(N,)` arrays of ExecutionEnv's infos
+    starts given parents instead of drawn ones, in the reactive world in its markets 0 to N - 1 or those of
+    `options["markets"]`. Infos hold, where episodes ended, `(N,)` arrays of ExecutionEnv's infos
     with Gymnasium's `_name` masks. All days and books are shared between the episodes.
     """
 
@@ -47,7 +49,7 @@ class ExecutionVectorEnv(VectorEnv[Observation, NDArray[Any], NDArray[Any]]):
         self.single_action_space = action_space(self.config)
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
-        self._stepper = Stepper(days, self.config, num_envs)
+        self._stepper = make_stepper(days, self.config, num_envs)
         self._np_random, self._np_random_seed = seeding.np_random(seed)
         self._stepper.seed(self._np_random)
 
@@ -68,7 +70,7 @@ class ExecutionVectorEnv(VectorEnv[Observation, NDArray[Any], NDArray[Any]]):
         if parents is None:
             out, masks = self._stepper.draw()
         else:
-            self._stepper.start(parents)
+            self._stepper.start(parents, markets=(options or {}).get("markets"))
             out, masks = self._stepper.observe()
         return {"observation": out, "action_mask": masks}, {}
 
