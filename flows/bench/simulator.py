@@ -26,6 +26,11 @@ MESSAGES_A_DECISION = 100
 LATENCY_NS = 10_000_000
 REPLAY_TARGET, OWN_TARGET, PEER_TARGET, BYTES_TARGET = 50e6, 40e6, 2.0, 32.0
 PEER = "hftbacktest"
+OWN_IMPACT = {
+    "permanent_bps": 800.0, "transient_bps": (200.0, 200.0, 200.0, 200.0), "decay_s": (1.0, 6.0, 36.0, 216.0),
+    "temporary": 0.5, "volatility_bps": 47.0, "adv_lots": 176_000.0,
+}  # fmt: skip
+"""Impact of about the size that calibration finds on the synthetic market, all its parts there."""
 
 
 def run(data: Path | None = None) -> dict[str, Any]:
@@ -33,12 +38,12 @@ def run(data: Path | None = None) -> dict[str, Any]:
 
     `replay msgs/s` is one thread over the day's messages without an agent; `own orders msgs/s` the same with an agent
     that sends a message every MESSAGES_A_DECISION historical ones (quotes at both best prices, cancels, and market
-    orders) under a latency of 10 ms. Both are historical messages over the median time of REPEATS runs, taken in turn;
-    the compiled code is warm and the arrays of the market are made before the clock starts. `ratio to hftbacktest` is
-    that package's time for the same events over ours (`peer_run`); without the package the row is left out and `notes`
-    says so. `bytes per event` is what a day keeps resident for each message. Then come the rows of
-    `flows.bench.environments`: the environments on the synthetic day, and the reactive market. Raises InputError where
-    `data` holds no such sample.
+    orders) under a latency of 10 ms, prices moving away from what it trades (OWN_IMPACT). Both are historical
+    messages over the median time of REPEATS runs, taken in turn; the compiled code is warm and the arrays of the market
+    are made before the clock starts. `ratio to hftbacktest` is that package's time for the same events over ours
+    (`peer_run`); without the package the row is left out and `notes` says so. `bytes per event` is what a day keeps
+    resident for each message. Then come the rows of `flows.bench.environments`: the environments on the synthetic day,
+    and the reactive market. Raises InputError where `data` holds no such sample.
     """
     from training.market.messages import pack_messages
 
@@ -68,10 +73,11 @@ def run(data: Path | None = None) -> dict[str, Any]:
 
 def measure(day: "Messages", repeats: int = REPEATS) -> tuple[float, float]:
     """Median seconds of a replay without an agent and of one with own orders, over `repeats` runs of each."""
+    from training.market.impact import ImpactParameters
     from training.market.order_replay import OrderReplay, ReplaySettings
 
     commands = agent_commands(day)
-    settings = ReplaySettings(order_latency_ns=LATENCY_NS)
+    settings = ReplaySettings(order_latency_ns=LATENCY_NS, impact=ImpactParameters.from_dict(OWN_IMPACT))
 
     def joined() -> "OrderReplay":
         market = OrderReplay(day, settings)

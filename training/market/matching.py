@@ -7,6 +7,7 @@ SELF_TRADE decides (`replay_state.SelfTrade`).
 
 import numpy as np
 
+from training.market.own_impact import concede, displace, shift_now
 from training.market.queues import (
     ANONYMOUS_BIT,
     BEST,
@@ -84,6 +85,8 @@ def fill(market, ts_ns, order, price, lots, maker, history):
     """Book lots to an own order; what it takes at one price and moment is one fill."""
     own, fills, state = market.own, market.fills, market.state
     own[order].filled += lots
+    if history == 1:
+        displace(market, ts_ns, own[order].side, lots, maker)
     at = state[FILLS]
     if maker == 0 and at > 0:
         last = fills[at - 1]
@@ -153,13 +156,15 @@ def match(market, taker, resting, limit, lots, named, ts_ns):
         remove(market, level, resting, key, node, take)
         price = price_of(market, resting, key)
         if maker >= 0:
+            price += own[maker].shift
             fill(market, ts_ns, maker, price, take, 1, np.int64(taker < 0))
             if own[maker].filled == own[maker].lots:
                 own[maker].status = FILLED
         if taker >= 0:
-            fill(market, ts_ns, taker, price, take, 0, np.int64(maker < 0))
             if maker < 0:
+                price += own[taker].shift
                 state[TAKEN] += take
+            fill(market, ts_ns, taker, price, take, 0, np.int64(maker < 0))
         elif maker >= 0:
             state[MADE_BY_ARRIVALS if taker == ARRIVAL else MADE_BY_TRADES] += take
         elif taker == ARRIVAL:
@@ -174,7 +179,7 @@ def place(market, order, ts_ns, again):
     """An own limit order meets the market: it takes, rests, or ends. `again`: it rested before a CLEAR."""
     own, state = market.own, market.state
     side, flags = np.int64(own[order].side), own[order].flags
-    key = _key(state, side, np.int64(own[order].price))
+    key = _key(state, side, np.int64(own[order].price) - own[order].shift)
     level = level_of(market, side, key) if 0 <= key < state[SPAN] else np.int64(-1)
     if level < 0:
         own[order].status, own[order].reason = REJECTED, BAD_PRICE
@@ -184,8 +189,9 @@ def place(market, order, ts_ns, again):
         own[order].status, own[order].reason = REJECTED, WOULD_TAKE
         return
     own[order].level, own[order].key = level, key
-    state[STOPPED] = 0
+    state[STOPPED], first = 0, state[FILLS]
     left = match(market, order, 1 - side, limit, np.int64(own[order].lots) - own[order].filled, np.int64(-1), ts_ns)
+    concede(market, order, first, True)
     own[order].status = RESTING
     if state[STOPPED]:
         own[order].status, own[order].reason = CANCELLED, SELF_TRADED
@@ -219,6 +225,7 @@ def command(market, at):
         return
     mine.trader, mine.side, mine.flags = sent.trader, sent.side, sent.flags
     mine.price, mine.lots, mine.filled = sent.price, sent.lots, 0
+    mine.shift = shift_now(market, np.int64(sent.side), ts_ns)
     if halted and (kind == MARKET or not state[HOLD]):
         mine.status, mine.reason = REJECTED, IN_HALT
     elif halted:
@@ -226,8 +233,9 @@ def command(market, at):
     elif kind == LIMIT:
         place(market, order, ts_ns, False)
     else:
-        state[STOPPED] = 0
+        state[STOPPED], first = 0, state[FILLS]
         left = match(market, order, 1 - np.int64(sent.side), state[SPAN], np.int64(sent.lots), np.int64(-1), ts_ns)
+        concede(market, order, first, False)
         mine.status = FILLED if left == 0 else CANCELLED
         if left > 0:
             mine.reason = SELF_TRADED if state[STOPPED] else REMAINDER
@@ -266,7 +274,8 @@ def _replace(market, order, price, lots, halted, ts_ns):
             lessen(market.nodes, market.bits, state, np.int64(mine.level), side, np.int64(mine.key), node, have - left)
         mine.lots = lots
         return
-    key = _key(state, side, price)
+    shift = shift_now(market, side, ts_ns)
+    key = _key(state, side, price - shift)
     if key < 0 or key >= state[SPAN] or level_of(market, side, key) < 0:
         mine.reason = BAD_PRICE
         return
@@ -274,7 +283,7 @@ def _replace(market, order, price, lots, halted, ts_ns):
         mine.reason = WOULD_TAKE
         return
     _withdraw(market, order)
-    mine.price, mine.lots = price, lots
+    mine.price, mine.lots, mine.shift = price, lots, shift
     place(market, order, ts_ns, False)
 
 

@@ -14,8 +14,10 @@ from numpy.typing import NDArray
 from feature_repo.errors import InputError
 from feature_repo.pipeline.books import Book
 from training.market import replay_state as places
+from training.market.impact import ImpactParameters
 from training.market.message_kernel import MOST_LOTS
 from training.market.messages import Messages
+from training.market.own_impact import REACTING, shift_now
 from training.market.queues import BEST, NONE
 from training.market.replay_kernel import NEEDS_ROOM, play, record
 from training.market.replay_state import (
@@ -43,6 +45,7 @@ class ReplaySettings:
     self_trade: SelfTrade = SelfTrade.CANCEL_RESTING
     hold_in_halt: bool = False  # limit orders wait for the end of a halt; else they are refused
     reach_levels: int = 1  # price levels beyond the historical price that re-routed executions may walk
+    impact: ImpactParameters | None = None  # how prices move for own trades (`own_impact`); None: they do not
 
     def __post_init__(self) -> None:
         for name in ("order_latency_ns", "feed_latency_ns", "reach_levels"):
@@ -81,6 +84,9 @@ class OrderReplay:
         state = self._market.state
         state[places.SELF_TRADE] = int(settings.self_trade)
         state[places.HOLD], state[places.REACH] = int(settings.hold_in_halt), settings.reach_levels
+        if settings.impact is not None and not settings.impact.is_off:
+            self._market.parameters[:] = settings.impact.row()
+            state[places.REACTS] = 1
         self._now = self._asked = 0
         self._now = int(day.events["ts_ns"][0])
         self._sent_ns = np.iinfo(np.int64).min
@@ -212,8 +218,17 @@ class OrderReplay:
             node = int(nodes[node]["prev"])
         return ahead
 
+    def shifts(self) -> tuple[int, int]:
+        """Ticks by which own trades have moved the book now: for a buyer (0 or more) and for a seller (0 or less)."""
+        if self._market.state[places.REACTS] != REACTING:
+            return 0, 0
+        return int(shift_now(self._market, _BID, self._now)), int(shift_now(self._market, _ASK, self._now))
+
     def best(self) -> tuple[int, int, int, int]:
-        """Bid price, bid lots, ask price, ask lots now, own orders among them; zeros where a side is empty."""
+        """Bid price, bid lots, ask price, ask lots now, own orders among them; zeros where a side is empty.
+
+        In the book's own prices: `shifts` says what impact adds for a buyer and a seller.
+        """
         found = []
         for side in (_BID, _ASK):
             key = int(self._market.state[BEST + side])

@@ -274,7 +274,7 @@ def _own_before(market, ts_ns, order, level, side, key, left):
             if mine >= 0:
                 take = min(left, np.int64(nodes[node].lots))
                 remove(market, here, side, at, node, take)
-                fill(market, ts_ns, mine, price_of(market, side, at), take, 1, np.int64(1))
+                fill(market, ts_ns, mine, price_of(market, side, at) + own[mine].shift, take, 1, np.int64(1))
                 state[MADE_BY_TRADES] += take
                 left -= take
                 if own[mine].filled == own[mine].lots:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from training.market.impact import IMPACT_DTYPE, PARAMETER_DTYPE
 from training.market.message_kernel import SPARE_PAGES
 from training.market.queues import BEST, NODE_DTYPE, NONE, OFFSET_1, OFFSET_2, SPAN, STRIDE, bit_layout
 
@@ -68,6 +69,7 @@ OWN_DTYPE = np.dtype(
         ("filled", np.int32),
         ("level", np.int32),  # where it rests or last rested
         ("key", np.int32),
+        ("shift", np.int32),  # ticks that its own prices are above those of the book (`own_impact`)
         ("side", np.int8),  # 0 bid, 1 ask
         ("status", np.int8),  # OrderStatus
         ("reason", np.int8),  # Reason
@@ -125,7 +127,8 @@ FILL_DTYPE = np.dtype(
     SELF_TRADE,
     HOLD,  # 1: orders that arrive in a halt wait for its end
     REACH,  # price levels behind the historical price that re-routed lots may walk
-) = range(6, 25)
+    REACTS,  # 0: prices never move for own trades; 1: they will, from the first own message on; 2: they do
+) = range(6, 26)
 # Counters, all in lots; `Divergence` names and explains them.
 (
     TAKEN,
@@ -140,8 +143,8 @@ FILL_DTYPE = np.dtype(
     REPLACE_CONSUMED,
     REPLACE_CHANGED,
     GHOSTS_DROPPED,
-) = range(25, 37)
-STATE = 37
+) = range(26, 38)
+STATE = 38
 GHOSTS = 4096
 """Historical orders that outlive their history, each in a node of its own; more are dropped and counted."""
 
@@ -158,6 +161,8 @@ class Market(NamedTuple):
     fills: NDArray[np.void]
     commands: NDArray[np.void]
     ghosts: NDArray[np.int32]  # free ghost nodes
+    parameters: NDArray[np.void]  # (1,) PARAMETER_DTYPE, of the impact of own trades
+    impact: NDArray[np.void]  # (1,) IMPACT_DTYPE
 
 
 def new_market(day: "Messages", orders: int = 64) -> Market:
@@ -188,6 +193,8 @@ def new_market(day: "Messages", orders: int = 64) -> Market:
         np.zeros(room_for_fills(levels, orders) + 256, FILL_DTYPE),
         np.zeros(64, COMMAND_DTYPE),
         (state[GHOST_BASE] + np.arange(GHOSTS)).astype(np.int32),
+        np.zeros(1, PARAMETER_DTYPE),
+        np.zeros(1, IMPACT_DTYPE),
     )
 
 
