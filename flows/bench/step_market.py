@@ -100,6 +100,7 @@ def work(market, start, side, lots, slices, slice_steps, rule, threshold, rest_d
                     chunk_lots[j] = 0
             filled, passive, cost = filled + got, passive + got, cost + got * price
             logged = _note(log, logged, k, price, got, 1)
+            want_lots = max(0, want_lots - got)  # what was filled meanwhile comes off the order in flight
         if cross > 0:
             take = min(cross, lots - filled)
             filled, cost, cross = filled + take, cost + take * opp_px[i], 0
