@@ -13,15 +13,17 @@ from flows.ids import resolve, stage_id
 from flows.infra import stop_spark
 from flows.lake import StageResult
 from flows.params import TrainAgentParams
+from flows.settings import load_profile
 from flows.stage import run_stage, stage_task
 
 
 @stage_task(name="train execution agent")
 def train_execution_agent(params: TrainAgentParams) -> StageResult:
-    """Train with RLlib; an interrupted training starts again from its seed and gives the same policy."""
+    """Train with RLlib; an interrupted training goes on, or starts again from its seed: the policy is the same."""
     features, folder = resolve("features", params.features)
     forecasts, forecasts_folder = resolve("train_signal", params.forecasts)
-    id_ = stage_id("train_agent", params.model_copy(update={"features": features, "forecasts": forecasts}))
+    resolved = params.model_copy(update={"features": features, "forecasts": forecasts})
+    id_ = stage_id("train_agent", resolved, **_start(params))
 
     def work(out: Path, progress: Progress) -> dict[str, Any]:
         from training.execution.train import train_agent
@@ -30,7 +32,15 @@ def train_execution_agent(params: TrainAgentParams) -> StageResult:
         config = agent_config(params, list_partitions(folder, "features.parquet"))
         return train_agent(folder, forecasts_folder, out, config, progress)
 
-    return run_stage("train_agent", id_, work, force=params.force)
+    return run_stage("train_agent", id_, work, force=params.force, keeps_parts=True)
+
+
+def _start(params: TrainAgentParams) -> dict[str, str]:
+    """What a fine-tuning starts from, by its content: the profile names only its folder."""
+    from serving.contracts.bundle import bundle_sha256
+
+    folder = load_profile(params.profile)["agent"].get("fine_tune_from")
+    return {"fine_tune_sha256": bundle_sha256(Path(folder))} if folder else {}
 
 
 @flow(name="train-agent")

@@ -219,7 +219,13 @@ class AgentConfig:
     @classmethod
     def full(cls, train_days: tuple[str, ...] = ()) -> Self:
         """A long night: five seeds and ten times the steps."""
-        return cls(train_days=train_days, seeds=(7, 11, 13, 17, 19), env_steps=4_000_000, validation_parents=2_048)
+        return cls(
+            train_days=train_days,
+            seeds=(7, 11, 13, 17, 19),
+            env_steps=4_000_000,
+            validation_parents=2_048,
+            checkpoint_every=20,
+        )
 
     @property
     def updates(self) -> int:

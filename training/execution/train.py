@@ -3,7 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,8 @@ def train_agent(
 ) -> dict[str, Any]:
     """Train one agent a seed on `config.train_days` and write the one that is best on the validation days.
 
-    Writes `bundle/` (trained), `bundle_untrained/` (the same seed as initialised) and `curves.json` into `out_dir`.
+    Writes `bundle/` (the chosen seed), `seeds/<seed>/` (the best of each), `bundle_untrained/` (the chosen seed as
+    initialised) and `curves.json` into `out_dir`.
     Equal inputs and configuration give equal bytes. An interrupted training starts again from its seed, or, with
     `config.checkpoint_every`, goes on from the checkpoints in `out_dir`: both end with those bytes. Test days are never
     read. Returns what was trained and its validation figures, in bps of implementation shortfall.
@@ -45,25 +46,31 @@ def train_agent(
     def report(update: Update) -> None:
         progress(min(done_before + update.env_steps, total), total, "env steps")
 
+    facts = {**config.as_content(), "data_fingerprint": training.fingerprint()}
     total = len(config.seeds) * config.updates * config.batch_steps
     outcomes: list[tuple[Trained, Weights, dict[str, float]]] = []
     with (
         local_ray(config.ray_cpus, config.ray_address),
-        tracking_run(config.tracking_uri, config.experiment, "train_agent", config.as_content()) as tracker,
+        tracking_run(config.tracking_uri, config.experiment, "train_agent", facts) as tracker,
     ):
         for seed in config.seeds:
             checkpoint = out_dir / CHECKPOINTS / f"seed_{seed}.pickle"
             outcomes.append(_train_seed(training, validation, config, seed, report, tracker, checkpoint))
             done_before += config.updates * config.batch_steps
     progress(total, total, "env steps")
-    shutil.rmtree(out_dir / CHECKPOINTS, ignore_errors=True)
     # The first of equals wins, so that the choice does not depend on anything but the scores.
     trained, untrained, marks = min(outcomes, key=lambda outcome: outcome[0].best_validation_bps)
+    for name in ("bundle", "bundle_untrained", "seeds"):  # of an attempt that was killed while it wrote
+        shutil.rmtree(out_dir / name, ignore_errors=True)
     provenance = Provenance(config, trained.seed, training.fingerprint(), training.feature_names, forecasts_dir)
-    steps = next(row.env_steps for row in trained.curve if row.update == trained.best_update)
+    steps = _steps_of(trained)
     write_agent_bundle(out_dir / "bundle", trained.weights, provenance, env_steps=steps)
+    for other, _, _ in outcomes:
+        made = replace(provenance, seed=other.seed)
+        write_agent_bundle(out_dir / "seeds" / str(other.seed), other.weights, made, env_steps=_steps_of(other))
     write_agent_bundle(out_dir / "bundle_untrained", untrained, provenance, env_steps=0)
     _write_curves(out_dir / "curves.json", config, validation, trained, outcomes)
+    shutil.rmtree(out_dir / CHECKPOINTS, ignore_errors=True)
     return {
         "seed": trained.seed,
         "seeds": len(outcomes),
@@ -111,6 +118,11 @@ def _train_seed(
 
     trained = train_policy(training, module, validation.mean_is_bps, config, seed, on_update, checkpoint)
     return trained, weights_of(untrained), marks
+
+
+def _steps_of(trained: Trained) -> int:
+    """Environment steps that the chosen weights had seen."""
+    return next(row.env_steps for row in trained.curve if row.update == trained.best_update)
 
 
 def _write_curves(
