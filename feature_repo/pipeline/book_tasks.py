@@ -29,8 +29,8 @@ BOOK_FILE, FEATURES_FILE = "book.parquet", "features.parquet"
 _FACTS_FILE = ".facts.json"
 _BATCH_ROWS = 65_536
 _SPARK_TYPES = {
-    pa.int8(): "tinyint", pa.int32(): "int", pa.int64(): "bigint", pa.float32(): "float", pa.string(): "string",
-    pa.timestamp("us", "UTC"): "timestamp",
+    pa.int8(): "tinyint", pa.int16(): "smallint", pa.int32(): "int", pa.int64(): "bigint", pa.float32(): "float",
+    pa.string(): "string", pa.timestamp("us", "UTC"): "timestamp",
 }  # fmt: skip
 
 Batches = Iterator[pa.RecordBatch]

@@ -226,7 +226,7 @@ class LeafBuilder:
             values = np.asarray(events.column(field)).view()
             values.flags.writeable = False
             columns.append(values)
-        out = np.zeros(_MOST_LEAVES * len(columns[0]), LEAF_DTYPE)  # pages that no leaf touches are never made
+        out = np.empty(_MOST_LEAVES * len(columns[0]), LEAF_DTYPE)  # pages that no leaf touches are never made
         taken, self._note[_MADE] = 0, 0
         while True:
             arguments = (self._state, self._joins, self._loose, self._note, tuple(columns), taken, self._by_order, out)

@@ -23,10 +23,9 @@ LEAF_DTYPE = np.dtype(
         ("price", np.int32),  # ticks
         ("lots", np.int32),
         ("row", np.int32),  # rows of the book before the event: that of the event itself, where it makes one
-        ("kind", np.int8),
-        ("side", np.int8),  # of the resting order: 1 bid, -1 ask; 0 none
-    ],
-    align=True,
+        ("kind", np.int16),
+        ("side", np.int16),  # of the resting order: 1 bid, -1 ask; 0 none
+    ]
 )
 """One leaf, 32 bytes; in the order of the events."""
 
