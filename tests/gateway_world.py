@@ -321,7 +321,7 @@ class World:
 
     def order(self, side="buy", lots=100, price=10_000, **changes):
         changes = {
-            "venue": VENUE, "symbol": SYMBOL, "side": side, "lots": lots, "price_ticks": price, "tif": "day",
+            "venue": VENUE, "symbol": SYMBOL, "side": side, "lots": lots, "price_ticks": price or None, "tif": "day",
             "type": "limit" if price else "market", "reduce_only": False, **changes,
         }  # fmt: skip
         return ChildOrder(**self.identity(**changes))

@@ -9,8 +9,13 @@ other out.
 
 from typing import ClassVar
 
+from serving.contracts.orders import INT64_MAX
 from serving.gateway.events import Instrument
+from serving.gateway.live import Window
 from serving.gateway.money import checked
+
+NO_BID, NO_ASK = -(2**63), 2**63
+"""The best own prices where there is no order: no price meets them."""
 
 
 class Plain:
@@ -37,10 +42,15 @@ class Node(Plain):
         "gross", "long_value", "short_value", "realised", "unrealised", "peak", "applied", "cancels", "fills",
         "rejects",
     )  # fmt: skip
-    __slots__ = ("scope", "name", *FIELDS)
+    LIMITS = (
+        "max_open_orders", "max_day_value", "max_day_lots", "max_gross_value", "max_net_value", "max_credit",
+        "max_realised_loss", "max_loss", "max_drawdown",
+    )  # fmt: skip
+    __slots__ = ("scope", "name", "revision", "messages", "cancel_messages", *LIMITS, *FIELDS)
 
     def __init__(self, scope: str, name: str) -> None:
         self.scope, self.name = scope, name
+        self.unlimit()
         self.killed = False
         self.liquidating = False  # two people let reduce-only orders through the kill
         self.tripped = ""  # why a breaker is open until a person resets it
@@ -51,6 +61,15 @@ class Node(Plain):
         self.applied = 0  # new orders since a person last enabled the strategy
         self.cancels = self.fills = 0  # cancels and replaces sent, orders' first fills
         self.rejects = 0  # in a row
+
+    def unlimit(self) -> None:
+        """Forget the limits that `compiled` bound to this scope; they are no part of its state."""
+        self.revision = -1  # of the limits bound here; none yet
+        self.max_open_orders = self.max_day_value = self.max_day_lots = INT64_MAX
+        self.max_gross_value = self.max_net_value = self.max_credit = INT64_MAX
+        self.max_realised_loss = self.max_loss = self.max_drawdown = INT64_MAX
+        self.messages: Window | None = None
+        self.cancel_messages: Window | None = None
 
     @property
     def profit(self) -> int:
@@ -68,10 +87,11 @@ class Exposure(Plain):
     """A position in one symbol over several legs; buys and sells are open lots."""
 
     FIELDS = ("position", "buys", "sells", "located", "sold_short")
-    __slots__ = ("scope", *FIELDS)
+    __slots__ = ("scope", "max_lots", *FIELDS)
 
     def __init__(self, scope: str) -> None:
         self.scope = scope
+        self.max_lots = INT64_MAX  # bound by `compiled`; no part of the state
         self.position = self.buys = self.sells = 0
         self.located = self.sold_short = 0  # lots; only an account's exposure uses these
 
@@ -80,10 +100,11 @@ class SymbolBook(Plain):
     """An instrument, its mark and the legs that hold it."""
 
     FIELDS = ("mark",)
-    __slots__ = ("instrument", "legs", "restricted", *FIELDS)
+    __slots__ = ("instrument", "legs", "restricted", "tick_value", *FIELDS)
 
     def __init__(self, instrument: Instrument) -> None:
         self.instrument = instrument
+        self.tick_value = instrument.tick_value
         self.mark = instrument.mark_ticks
         self.legs: list[Leg] = []
         self.restricted = False
@@ -129,20 +150,29 @@ class Leg(Plain):
 
     def revalue(self) -> None:
         """Bring the worst-case values of the leg and its nodes to the present mark."""
-        unit = self.book.mark * self.book.instrument.tick_value
+        unit = self.book.mark * self.book.tick_value
         highest = (self.position + self.buys) * unit
         lowest = (self.position - self.sells) * unit
         gross = highest if highest > -lowest else -lowest
-        d_gross, d_long, d_short = gross - self.gross, highest - self.long_value, lowest - self.short_value
-        self.gross, self.long_value, self.short_value = gross, highest, lowest
-        for node in self.nodes:
-            node.gross += d_gross
-            node.long_value += d_long
-            node.short_value += d_short
+        change = gross - self.gross
+        if change:
+            self.gross = gross
+            for node in self.nodes:
+                node.gross += change
+        change = highest - self.long_value
+        if change:
+            self.long_value = highest
+            for node in self.nodes:
+                node.long_value += change
+        change = lowest - self.short_value
+        if change:
+            self.short_value = lowest
+            for node in self.nodes:
+                node.short_value += change
 
     def trade(self, sign: int, price_ticks: int, lots: int, fee: int) -> None:
         """Count an execution. Raises MoneyOverflowError, nothing changed, where an amount leaves int64."""
-        unit = self.book.instrument.tick_value
+        unit = self.book.tick_value
         signed, amount = sign * lots, checked(sign * lots * price_ticks * unit)
         cost, realised, held = self.cost, -fee, self.position
         closing = min(lots, abs(held)) if held * sign < 0 else 0
@@ -170,7 +200,7 @@ class Leg(Plain):
 
     def mark(self) -> None:
         """Bring marked profit and worst-case values to the present mark, and the peaks with them."""
-        unrealised = self.position * self.book.mark * self.book.instrument.tick_value - self.cost
+        unrealised = self.position * self.book.mark * self.book.tick_value - self.cost
         change, self.unrealised = unrealised - self.unrealised, unrealised
         for node in self.nodes:
             node.unrealised += change
@@ -183,22 +213,35 @@ class Leg(Plain):
 class OwnBook:
     """Our own open orders at one venue in one symbol, by price: what an order of the other side must not meet."""
 
-    __slots__ = ("asks", "bids")
+    __slots__ = ("asks", "best_ask", "best_bid", "bids")
 
     def __init__(self) -> None:
         self.bids: dict[int, int] = {}  # price in ticks: how many orders
         self.asks: dict[int, int] = {}
+        self.best_bid, self.best_ask = NO_BID, NO_ASK
 
     def add(self, sign: int, price_ticks: int) -> None:
         """Another order may trade at this price."""
-        side = self.bids if sign > 0 else self.asks
-        side[price_ticks] = side.get(price_ticks, 0) + 1
+        if sign > 0:
+            self.bids[price_ticks] = self.bids.get(price_ticks, 0) + 1
+            if price_ticks > self.best_bid:
+                self.best_bid = price_ticks
+        else:
+            self.asks[price_ticks] = self.asks.get(price_ticks, 0) + 1
+            if price_ticks < self.best_ask:
+                self.best_ask = price_ticks
 
     def remove(self, sign: int, price_ticks: int) -> None:
-        """One order fewer at this price."""
+        """One order fewer at this price. Raises KeyError where there is none."""
         side = self.bids if sign > 0 else self.asks
         left = side[price_ticks] - 1
         if left:
             side[price_ticks] = left
-        else:
-            del side[price_ticks]
+            return
+        del side[price_ticks]
+        self.find_best()
+
+    def find_best(self) -> None:
+        """Look the best prices up again."""
+        self.best_bid = max(self.bids, default=NO_BID)
+        self.best_ask = min(self.asks, default=NO_ASK)

@@ -3,14 +3,11 @@
 An `At` is thrown away when limits, postures or the day change (`State.revision`); the sums in it are the state's own.
 """
 
-from collections.abc import Iterator
-from typing import NamedTuple
-
 from serving.contracts.orders import INT64_MAX, ChildOrder, Replace
-from serving.gateway.books import Exposure, Leg, Node, OwnBook
+from serving.gateway.books import Leg, Node, OwnBook
 from serving.gateway.events import Instrument
-from serving.gateway.limits import KINDS, SCOPES
-from serving.gateway.live import Beat, ClockOffset, Live, Market, Window
+from serving.gateway.limits import KINDS
+from serving.gateway.live import Beat, ClockOffset, Live, Market
 from serving.gateway.money import BPS
 from serving.gateway.order_table import Order
 from serving.gateway.state import State
@@ -20,25 +17,15 @@ Place = tuple[str, str, str, str]
 
 
 class Effective:
-    """The limits of one place. Numbers are the tightest of its scopes; tuples pair a scope's sums with its limits."""
+    """The limits on what an order is: the tightest of its scopes. Limits on sums are bound to the sums (`Node`)."""
 
     __slots__ = (
-        "cancel_windows", "collar_bps", "credit", "day", "dead_man_ns", "drift_collar_bps", "duplicate_window_ns",
-        "free_cancels", "held", "loss", "max_cancels_per_fill", "max_clock_age_ns", "max_clock_offset_ns",
-        "max_heartbeat_age_ns", "max_order_adv_bps", "max_order_lots", "max_order_value", "max_participation_bps",
-        "max_reference_age_ns", "max_repeated_orders", "max_request_age_ns", "max_send_age_ns", "max_unacknowledged_ns",
-        "max_venue_rejects", "message_windows", "open_orders", "participation_floor_lots", "position", "symbol_denial",
+        "collar_bps", "dead_man_ns", "drift_collar_bps", "duplicate_window_ns", "free_cancels", "max_cancels_per_fill",
+        "max_clock_age_ns", "max_clock_offset_ns", "max_heartbeat_age_ns", "max_order_adv_bps", "max_order_lots",
+        "max_order_value", "max_participation_bps", "max_reference_age_ns", "max_repeated_orders", "max_request_age_ns",
+        "max_send_age_ns", "max_unacknowledged_ns", "max_venue_rejects", "participation_floor_lots",
     )  # fmt: skip
 
-    open_orders: tuple[tuple[Node, int], ...]
-    day: tuple[tuple[Node, int, int], ...]  # value, lots
-    held: tuple[tuple[Node, int, int], ...]  # gross, net
-    credit: tuple[tuple[Node, int], ...]
-    loss: tuple[tuple[Node, int, int, int], ...]  # realised, in all, drawdown
-    position: tuple[tuple[Exposure, int], ...]
-    message_windows: tuple[tuple[str, Window], ...]
-    cancel_windows: tuple[tuple[str, Window], ...]
-    symbol_denial: str
     collar_bps: int
     dead_man_ns: int
     drift_collar_bps: int
@@ -68,14 +55,16 @@ class At:
     """
 
     __slots__ = (
-        "account", "all", "beat", "clock", "instrument", "leg", "limits", "market", "own", "place", "recent",
-        "started_ns", "state", "strategy", "symbol", "unanswered", "unknown", "venue",
+        "account", "all", "beat", "clock", "instrument", "leg", "limits", "market", "nodes", "own", "place", "recent",
+        "started_ns", "state", "strategy", "symbol", "symbol_denial", "unanswered", "unknown", "venue",
     )  # fmt: skip
 
     state: State
     place: Place
     unknown: str
     limits: Effective
+    symbol_denial: str
+    nodes: tuple[Node, ...]  # all, venue, account, strategy, symbol
     all: Node
     venue: Node
     account: Node
@@ -137,13 +126,10 @@ def at_place(state: State, live: Live, place: Place, mono_ns: int) -> At:
     at.market, at.beat, at.clock = live.market(venue, symbol), live.beat(strategy), live.clock
     at.recent, at.unanswered = live.recent.setdefault(place, {}), live.unanswered.setdefault(venue, {})
     at.started_ns = live.started_ns
-    at.limits = _effective(state, live, at, mono_ns)
+    at.nodes = (at.all, at.venue, at.account, at.strategy, at.symbol)
+    at.symbol_denial = _symbol_denial(state, place)
+    at.limits = _bind(state, live, at, mono_ns)
     return at
-
-
-class _Scope(NamedTuple):
-    node: Node
-    numbers: dict[str, int]  # what this scope sets, shrunk by its posture
 
 
 def _unknown(state: State, place: Place) -> str:
@@ -162,27 +148,36 @@ def _unknown(state: State, place: Place) -> str:
     return ""
 
 
-def _effective(state: State, live: Live, at: At, mono_ns: int) -> Effective:
-    names = dict(zip(SCOPES, ("", *at.place), strict=True))
-    scopes = [_scope(state, scope, name) for scope, name in names.items()]
+def _bind(state: State, live: Live, at: At, mono_ns: int) -> Effective:
+    """Bind the limits on sums to the sums of this place, and return those on what an order is."""
+    numbers = {node.scope: _numbers(state, node.scope, node.name) for node in at.nodes}
+    for node in at.nodes:
+        if node.revision != state.revision:
+            _bind_node(node, numbers[node.scope], live, mono_ns)
+            node.revision = state.revision
+    firm, account, strategy = at.leg.exposures
+    firm.max_lots = min(numbers[scope].get("max_position_lots", INT64_MAX) for scope in ("all", "symbol"))
+    account.max_lots = numbers["account"].get("max_position_lots", INT64_MAX)
+    strategy.max_lots = numbers["strategy"].get("max_position_lots", INT64_MAX)
     limits = Effective()
-    for limit, kind in KINDS.items():
-        if limit in Effective.__slots__:
-            found = [scope.numbers[limit] for scope in scopes if limit in scope.numbers]
-            setattr(limits, limit, max(found) if kind.larger_is_tighter else min(found))
-    limits.open_orders = tuple((s.node, s.numbers["max_open_orders"]) for s in scopes if "max_open_orders" in s.numbers)
-    limits.credit = tuple((s.node, s.numbers["max_credit"]) for s in scopes if "max_credit" in s.numbers)
-    limits.day = tuple(_sums(scopes, "max_day_value", "max_day_lots"))
-    limits.held = tuple(_sums(scopes, "max_gross_value", "max_net_value"))
-    limits.loss = tuple(_losses(scopes))
-    limits.position = _positions(at, scopes)
-    limits.message_windows = _windows(live, scopes, "max_messages_per_second", mono_ns)
-    limits.cancel_windows = _windows(live, scopes, "max_cancels_per_second", mono_ns)
-    limits.symbol_denial = _symbol_denial(state, at.place)
-    return limits
+    for limit in Effective.__slots__:
+        found = [entry[limit] for entry in numbers.values() if limit in entry]
+        setattr(limits, limit, max(found) if KINDS[limit].larger_is_tighter else min(found))
+    return live.interned(limits, tuple(getattr(limits, limit) for limit in Effective.__slots__))
 
 
-def _scope(state: State, scope: str, name: str) -> _Scope:
+def _bind_node(node: Node, numbers: dict[str, int], live: Live, mono_ns: int) -> None:
+    node.unlimit()
+    for limit in Node.LIMITS:
+        if limit in numbers:
+            setattr(node, limit, numbers[limit])
+    for limit, window in (("max_messages_per_second", "messages"), ("max_cancels_per_second", "cancel_messages")):
+        if limit in numbers:
+            setattr(node, window, live.window(limit, node.scope, node.name, numbers[limit], mono_ns))
+
+
+def _numbers(state: State, scope: str, name: str) -> dict[str, int]:
+    """What a scope sets, shrunk by its posture."""
     assert state.limits is not None
     own = dict(state.limits.numbers.get((scope, name), {}))
     posture = state.postures.get((scope, name))
@@ -191,51 +186,7 @@ def _scope(state: State, scope: str, name: str) -> _Scope:
         for limit, kind in KINDS.items():
             if kind.scaled and scope in kind.scopes:
                 own[limit] = own.get(limit, wide[limit]) * posture.factor_bps // BPS
-    return _Scope(state.node(scope, name), own)
-
-
-def _sums(scopes: list[_Scope], one: str, other: str) -> Iterator[tuple[Node, int, int]]:
-    """Each scope that sets either of two limits, with both."""
-    for scope in scopes:
-        if one in scope.numbers or other in scope.numbers:
-            yield scope.node, scope.numbers.get(one, INT64_MAX), scope.numbers.get(other, INT64_MAX)
-
-
-def _losses(scopes: list[_Scope]) -> Iterator[tuple[Node, int, int, int]]:
-    for scope in scopes:
-        realised, lost, down = (scope.numbers.get(limit) for limit in ("max_realised_loss", "max_loss", "max_drawdown"))
-        if realised is not None or lost is not None or down is not None:
-            unlimited = INT64_MAX
-            yield (
-                scope.node,
-                unlimited if realised is None else realised,
-                unlimited if lost is None else lost,
-                unlimited if down is None else down,
-            )
-
-
-def _positions(at: At, scopes: list[_Scope]) -> tuple[tuple[Exposure, int], ...]:
-    firm, account, strategy = at.leg.exposures
-    exposures = {"all": firm, "account": account, "strategy": strategy, "symbol": firm}
-    found: dict[int, tuple[Exposure, int]] = {}
-    for scope in scopes:
-        limit = scope.numbers.get("max_position_lots")
-        if limit is not None:
-            exposure = exposures[scope.node.scope]
-            before = found.get(id(exposure), (exposure, limit))[1]
-            found[id(exposure)] = (exposure, min(before, limit))
-    return tuple(found.values())
-
-
-def _windows(live: Live, scopes: list[_Scope], limit: str, mono_ns: int) -> tuple[tuple[str, Window], ...]:
-    return tuple(
-        (
-            f"{s.node.scope} {s.node.name}".strip(),
-            live.window(limit, s.node.scope, s.node.name, s.numbers[limit], mono_ns),
-        )
-        for s in scopes
-        if limit in s.numbers
-    )
+    return own
 
 
 def _symbol_denial(state: State, place: Place) -> str:

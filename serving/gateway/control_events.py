@@ -53,6 +53,7 @@ def day_started(state: "State", event: e.DayStarted) -> None:
         state.executions,
     ):
         container.clear()
+    state.forget_sums()
     for instrument in event.instruments:
         book = state.symbols[instrument.symbol] = SymbolBook(instrument)
         book.restricted = instrument.symbol in event.restricted
@@ -77,6 +78,7 @@ def day_ended(state: "State", event: e.DayEnded) -> None:
     state.day_open = False
     for container in (state.orders, state.keys, state.executions, state.own):
         container.clear()
+    state.forget_sums()
     state.revision += 1
 
 

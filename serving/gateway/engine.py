@@ -224,11 +224,11 @@ class Gateway:
         if denied is not None:
             return self._refuse(request, denied, now)
         order_id = self.state.next_id
-        self._accept(request, at, order_id, order.unit, now)
+        decision = self._accept(request, at, order_id, order.unit, now)
         self._outbox.append((NewMessage(order_id, request), now.mono_ns))
         self._remember(at, order, now)
         at.unanswered[order_id * 4] = now.mono_ns
-        return Allowed(key=request.key, order_id=order_id, algorithm=request.algorithm, trader=request.trader)
+        return decision
 
     def _decide_replace(self, request: Replace, now: Now) -> Decision:
         if self.disk_full:
@@ -253,13 +253,14 @@ class Gateway:
         if denied is not None:
             return self._refuse(request, denied, now)
         request_id = self.state.next_id
-        self._accept(request, at, target.id, order.unit, now)
+        decision = self._accept(request, at, target.id, order.unit, now)
         message = ReplaceMessage(target.id, request_id, first.venue, request.price_ticks, request.lots)
         self._outbox.append((message, now.mono_ns))
-        for _, window in at.limits.message_windows:
-            window.count(now.mono_ns)
+        for node in at.nodes:
+            if node.messages is not None:
+                node.messages.count(now.mono_ns)
         at.unanswered[target.id * 4 + 1] = now.mono_ns
-        return Allowed(key=request.key, order_id=target.id, algorithm=request.algorithm, trader=request.trader)
+        return decision
 
     def _decide_cancel(self, request: Cancel, now: Now) -> Decision:
         target = self.state.order_of(request.account, request.strategy, request.order_key)
@@ -268,11 +269,12 @@ class Gateway:
         first = target.request
         at = self.at((first.venue, first.account, first.strategy, first.symbol))
         if not at.unknown:  # a place that was struck from the limits still lets its orders be cancelled
-            denied = message_rate.check_cancel(at.limits, now)
+            denied = message_rate.check_cancel(at, now)
             if denied is not None:
                 return self._refuse(request, denied, now)
-            for _, window in at.limits.cancel_windows:
-                window.count(now.mono_ns)
+            for node in at.nodes:
+                if node.cancel_messages is not None:
+                    node.cancel_messages.count(now.mono_ns)
         request_id = self.state.next_id
         event = Accepted(
             utc_ns=now.utc_ns, request=request, order_id=target.id, request_id=request_id, unit_value=0, mark_ticks=0
@@ -280,9 +282,10 @@ class Gateway:
         self.record(event)
         self._outbox.append((CancelMessage(target.id, request_id, first.venue), now.mono_ns))
         self.unanswered.sent_cancel(target, now.mono_ns)
-        return Allowed(key=request.key, order_id=target.id, algorithm=request.algorithm, trader=request.trader)
+        assert self.state.last is not None
+        return self.state.last
 
-    def _accept(self, request: ChildOrder | Replace, at: At, order_id: int, unit_value: int, now: Now) -> None:
+    def _accept(self, request: ChildOrder | Replace, at: At, order_id: int, unit_value: int, now: Now) -> Allowed:
         self.record(
             Accepted(
                 utc_ns=now.utc_ns,
@@ -293,10 +296,15 @@ class Gateway:
                 mark_ticks=(at.market.bid + at.market.ask) // 2,
             )
         )
+        assert self.state.last is not None
+        return self.state.last
 
     def _remember(self, at: At, order: Intent, now: Now) -> None:
-        for _, window in at.limits.message_windows:
-            window.count(now.mono_ns)
+        for node in at.nodes:
+            window = node.messages
+            if window is not None:
+                window.times[window.next] = now.mono_ns
+                window.next = window.next + 1 if window.next + 1 < window.limit else 0
         recent = at.recent
         if len(recent) >= RECENT_MAX:
             old_ns = now.mono_ns - at.limits.duplicate_window_ns

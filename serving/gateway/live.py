@@ -3,12 +3,15 @@
 A restart forgets all of it and starts closed: no price, no heartbeat, every window full. Times are monotonic ns.
 """
 
+from typing import Any, TypeVar
+
 from serving.contracts.orders import LOTS_MAX, PRICE_TICKS_MAX, ContractError
 
 SECOND_NS = 1_000_000_000
 DRIFT_WINDOW_NS = 300 * SECOND_NS
 """The reference that prices over time are held against is one to two of these old."""
 NEVER = -(2**62)
+T = TypeVar("T")
 
 
 class Now:
@@ -117,6 +120,13 @@ class Live:
         self.windows: dict[tuple[str, str, str], Window] = {}
         self.recent: dict[tuple[str, str, str, str], dict[tuple[int, int, int], int]] = {}
         self.unanswered: dict[str, dict[int, int]] = {}
+        self._interned: dict[tuple[int, ...], Any] = {}
+
+    def interned(self, value: T, key: tuple[int, ...]) -> T:
+        """One object for equal limits: few stay in the processor's cache where one a place would not."""
+        if len(self._interned) > 100_000:
+            self._interned.clear()
+        return self._interned.setdefault(key, value)
 
     def market(self, venue: str, symbol: str) -> Market:
         """What the feed says; nothing yet where it never spoke."""

@@ -31,17 +31,14 @@ def accepted(state: "State", event: Accepted) -> None:
     if event.request_id != state.next_id:
         raise ValueError(f"request id {event.request_id} does not follow {state.next_id - 1}")
     state.next_id += 1
-    state.keys[request.account, request.strategy, request.key] = (
-        request,
-        Allowed(key=request.key, order_id=order_id, algorithm=request.algorithm, trader=request.trader),
-    )
+    decision = Allowed(key=request.key, order_id=order_id, algorithm=request.algorithm, trader=request.trader)
+    state.last = decision
+    state.keys[request.account, request.strategy, request.key] = (request, decision)
     if type(request) is ChildOrder:
         if order_id != event.request_id:
             raise ValueError(f"new order {order_id} must have its own number, not {event.request_id}")
         order = state.new_order(order_id, request, event.unit_value)
         state.orders[order_id] = state.open_orders[order_id] = order
-        for node in order.nodes:
-            node.applied += 1
         order.enter()
         return
     order = state.orders[order_id]

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from serving.contracts.decisions import Decision
+from serving.contracts.decisions import Allowed, Decision
 from serving.contracts.orders import ChildOrder, Request
 from serving.gateway.books import Exposure, Leg, Node, OwnBook, SymbolBook
 from serving.gateway.events import Event, Instrument
@@ -89,6 +89,8 @@ class State:
         self.exposures: dict[tuple[str, str, str], Exposure] = {}
         self.legs: dict[Key, Leg] = {}
         self.own: dict[ScopeName, OwnBook] = {}
+        self._sums: dict[tuple[str, str, str, str], tuple[tuple[Node, ...], Leg, OwnBook]] = {}
+        self.last: Allowed | None = None  # what the latest Accepted stands for; not part of the state proper
         self.orders: dict[int, Order] = {}
         self.open_orders: dict[int, Order] = {}
         self.keys: dict[Key, tuple[Request, Decision]] = {}
@@ -151,9 +153,17 @@ class State:
 
     def new_order(self, order_id: int, request: ChildOrder, unit_value: int) -> Order:
         """An order tied to the sums that it counts in; nothing is reserved yet."""
-        leg = self.leg(request.account, request.strategy, request.symbol)
-        nodes = (*leg.nodes, self.node("venue", request.venue))
-        return Order(order_id, request, nodes, leg, self.own_book(request.venue, request.symbol), unit_value)
+        place = (request.venue, request.account, request.strategy, request.symbol)
+        sums = self._sums.get(place)
+        if sums is None:
+            leg = self.leg(request.account, request.strategy, request.symbol)
+            nodes = (*leg.nodes, self.node("venue", request.venue))
+            sums = self._sums[place] = (nodes, leg, self.own_book(request.venue, request.symbol))
+        return Order(order_id, request, *sums, unit_value)
+
+    def forget_sums(self) -> None:
+        """The books were replaced: what was looked up in the old ones counts no more."""
+        self._sums.clear()
 
     def dump(self) -> Dump:
         """The state as plain values; what never moved from zero is left out, whoever looked at it."""
@@ -200,6 +210,7 @@ class State:
         for venue, symbol, bids, asks in dump.own:
             own = self.own_book(venue, symbol)
             own.bids, own.asks = bids, asks
+            own.find_best()
         for request_, decision in dump.keys:
             self.keys[request_.account, request_.strategy, request_.key] = (request_, decision)
         self.executions = {(venue, exec_id): execution for venue, exec_id, execution in dump.executions}

@@ -13,15 +13,18 @@ def check(at: At, limits: Effective, order: Intent, now: Now) -> Denied | None:
     if added <= 0 or order.reduce_only:
         return None
     leg = at.leg
-    change = added * leg.book.mark * at.instrument.tick_value
+    change = added * leg.book.mark * leg.book.tick_value
     gross = (leg.long_value if order.sign > 0 else -leg.short_value) + change - leg.gross
-    for node, most in limits.credit:
-        used = node.gross + max(0, gross) + max(0, -node.profit)
-        if used > most:
+    if gross < 0:
+        gross = 0
+    for node in (at.all, at.account):
+        profit = node.realised + node.unrealised
+        used = node.gross + gross - (profit if profit < 0 else 0)
+        if used > node.max_credit:
             return Denied(
                 control=NAME,
                 value=used,
-                limit=most,
-                message=f"credit used would be {used}, max_credit {most} ({node.scope} {node.name})",
+                limit=node.max_credit,
+                message=f"credit used would be {used}, max_credit {node.max_credit} ({node.scope} {node.name})",
             )
     return None

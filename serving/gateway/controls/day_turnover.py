@@ -1,6 +1,7 @@
 """Value and lots of the day, filled and open together."""
 
 from serving.contracts.decisions import Denied
+from serving.gateway.books import Node
 from serving.gateway.compiled import At, Effective, Intent
 from serving.gateway.live import Now
 
@@ -12,21 +13,18 @@ def check(at: At, limits: Effective, order: Intent, now: Now) -> Denied | None:
     lots, value = order.added, order.added_value
     if lots <= 0 and value <= 0:
         return None
-    for node, most_value, most_lots in limits.day:
-        if node.traded_value + node.open_value + value > most_value:
-            return Denied(
-                control=NAME,
-                value=node.traded_value + node.open_value + value,
-                limit=most_value,
-                message=f"the day's value would be {node.traded_value + node.open_value + value}, max_day_value "
-                f"{most_value} ({node.scope} {node.name})",
-            )
-        if node.traded_lots + node.open_lots + lots > most_lots:
-            return Denied(
-                control=NAME,
-                value=node.traded_lots + node.open_lots + lots,
-                limit=most_lots,
-                message=f"the day's lots would be {node.traded_lots + node.open_lots + lots}, max_day_lots "
-                f"{most_lots} ({node.scope} {node.name})",
-            )
+    for node in at.nodes:
+        if node.traded_value + node.open_value + value > node.max_day_value:
+            return _denied(node, "value", node.traded_value + node.open_value + value, node.max_day_value)
+        if node.traded_lots + node.open_lots + lots > node.max_day_lots:
+            return _denied(node, "lots", node.traded_lots + node.open_lots + lots, node.max_day_lots)
     return None
+
+
+def _denied(node: Node, what: str, value: int, most: int) -> Denied:
+    return Denied(
+        control=NAME,
+        value=value,
+        limit=most,
+        message=f"the day's {what} would be {value}, max_day_{what} {most} ({node.scope} {node.name})",
+    )

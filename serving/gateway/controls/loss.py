@@ -12,15 +12,15 @@ def check(at: At, limits: Effective, order: Intent, now: Now) -> Denied | None:
     """Deny while a scope lost too much."""
     if order.reduce_only:
         return None
-    for node, most_realised, most_lost, most_down in limits.loss:
+    for node in at.leg.nodes:
         realised = node.realised
-        if -realised > most_realised:
-            return _denied(node, "realised loss", -realised, "max_realised_loss", most_realised)
+        if -realised > node.max_realised_loss:
+            return _denied(node, "realised loss", -realised, "max_realised_loss", node.max_realised_loss)
         profit = realised + node.unrealised
-        if -profit > most_lost:
-            return _denied(node, "loss", -profit, "max_loss", most_lost)
-        if node.peak - profit > most_down:
-            return _denied(node, "drawdown", node.peak - profit, "max_drawdown", most_down)
+        if -profit > node.max_loss:
+            return _denied(node, "loss", -profit, "max_loss", node.max_loss)
+        if node.peak - profit > node.max_drawdown:
+            return _denied(node, "drawdown", node.peak - profit, "max_drawdown", node.max_drawdown)
     return None
 
 

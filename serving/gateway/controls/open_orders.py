@@ -11,8 +11,9 @@ def check(at: At, limits: Effective, order: Intent, now: Now) -> Denied | None:
     """Deny a new order that is one too many in a scope."""
     if not order.is_new:
         return None
-    for node, most in limits.open_orders:
-        if node.open_orders >= most:
+    for node in at.nodes:
+        if node.open_orders >= node.max_open_orders:
+            most = node.max_open_orders
             return Denied(
                 control=NAME,
                 value=node.open_orders + 1,

@@ -12,9 +12,11 @@ def check(at: At, limits: Effective, order: Intent, now: Now) -> Denied | None:
     added = order.added
     if added <= 0:
         return None
-    for exposure, most in limits.position:
-        worst = exposure.position + exposure.buys if order.sign > 0 else exposure.sells - exposure.position
-        if worst + added > most:
+    buys = order.sign > 0
+    for exposure in at.leg.exposures:
+        worst = exposure.position + exposure.buys if buys else exposure.sells - exposure.position
+        if worst + added > exposure.max_lots:
+            most = exposure.max_lots
             return Denied(
                 control=NAME,
                 value=worst + added,

@@ -3,6 +3,7 @@
 from serving.contracts.decisions import Denied
 from serving.gateway.compiled import At, Effective, Intent
 from serving.gateway.live import Now
+from serving.gateway.order_table import ANY_PRICE
 
 NAME = "self_match"
 
@@ -11,13 +12,10 @@ def check(at: At, limits: Effective, order: Intent, now: Now) -> Denied | None:
     """Deny a price that meets one of our own open orders of the other side at the venue; so may a market order."""
     price = order.price
     if order.sign > 0:
-        asks = at.own.asks
-        if asks and (not price or min(asks) <= price):
+        if at.own.best_ask <= (price or ANY_PRICE):
             return _denied(at, price)
-    else:
-        bids = at.own.bids
-        if bids and (not price or max(bids) >= price):
-            return _denied(at, price)
+    elif at.own.best_bid >= (price or -ANY_PRICE):
+        return _denied(at, price)
     return None
 
 

@@ -9,6 +9,6 @@ NAME = "symbol_lists"
 
 def check(at: At, limits: Effective, order: Intent, now: Now) -> Denied | None:
     """Deny a symbol that is restricted, or not among the allowed."""
-    if limits.symbol_denial:
-        return Denied(control=NAME, message=limits.symbol_denial)
+    if at.symbol_denial:
+        return Denied(control=NAME, message=at.symbol_denial)
     return None
