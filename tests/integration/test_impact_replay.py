@@ -5,6 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from market_fixtures import NS, make_day, open_ns, random_rows
+from test_fifo_exact import day_of, random_orders
+from test_order_replay import synthetic_events
 
 from feature_repo.errors import InputError
 from feature_repo.pipeline.books import Book
@@ -318,6 +320,29 @@ def test_reward_telescopes_and_lots_and_parts_add_up_with_impact(days, model):
         cost = rows["passive_cost"][i] + rows["aggressive_cost"][i] + rows["forced_cost"][i]
         assert fills["lots"].sum() == parents["lots"][i] and (fills["lots"] * fills["price_ticks"]).sum() == cost
         assert (fills["price_ticks"] >= 1).all()
+
+
+def test_exact_queues_with_impact_fill_resting_orders_at_their_price_and_nothing_without_it_changes():
+    day = day_of(synthetic_events(7, hours=0.5), 5)
+    stamps = np.arange(day.windows[0][0], day.windows[0][1], NS, dtype=np.int64)
+    empty = np.zeros((len(stamps), len(MARKET_NAMES)), np.float32)
+    day = replace(day, feature_ns=stamps, features=empty, impact=replace(IMPACT, adv_lots=100_000.0))
+    parents, messages = random_orders(day.book, 120, 60 * NS, 7)
+    messages["cross_lots"] = 10
+    runs = {}
+    for scale in (None, 0.0, 1.0, 4.0):
+        engine = Engine([day], len(parents), 10_000_000, "fifo", 1 << 16, scale)
+        engine.start(parents, record=np.ones(len(parents), np.int64))
+        engine.submit(parents["start_ns"], messages)
+        engine.advance(parents["start_ns"] + 60 * NS)
+        runs[scale] = engine.fills()
+    assert runs[None].tobytes() == runs[0.0].tobytes()
+    for scale in (1.0, 4.0):
+        resting = runs[scale][runs[scale]["kind"] == 1]
+        assert len(resting) > 50
+        np.testing.assert_array_equal(resting["price_ticks"], messages["rest_px"][resting["episode"]])
+    lots = [int(fills["lots"][fills["kind"] == 1].sum()) for fills in runs.values()]
+    assert lots[0] > lots[2] > lots[3]  # a market that moves away from a resting order fills less of it
 
 
 def test_resting_policies_pay_for_the_market_that_moves_away_too(days):
