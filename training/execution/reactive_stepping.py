@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import ArrayLike, NDArray
 
 from serving.contracts.actions import CONTINUOUS_NAMES
@@ -19,8 +18,10 @@ from training.execution.actions import PRIVATE_SIZE, earned, message_of, observe
 from training.execution.config import ExecutionConfig
 from training.execution.parents import check_parents, draw_parent, parent_table
 from training.execution.stepping import NO_BOOK, NO_FAULT, Stepper
+from training.execution.streams import next_bits
 from training.market.day import MarketDay
 from training.market.orders import PARENT_DTYPE
+from training.market.queues import kernel
 from training.market.reactive.episode import (
     NO_LIMIT,
     advance_episode,
@@ -34,7 +35,7 @@ from training.market.reactive.world import ReactiveEngine
 MARKET_SIZE, FORECASTS = len(MARKET_NAMES), len(FORECAST_NAMES)
 
 
-@njit(cache=True)
+@kernel
 def observe(world, i, state, settings, forecasts, out, mask):
     """Write observation `(D,)` and mask `(4,)` of the episode's present; returns a bad element's index or -1.
 
@@ -49,7 +50,7 @@ def observe(world, i, state, settings, forecasts, out, mask):
     )  # fmt: skip
 
 
-@njit(cache=True)
+@kernel
 def step_episode(world, i, state, action, settings, fills, fill_count):
     """Act, play up to the next decision, complete by force at the horizon; returns the reward in bps."""
     open_share = (state.lots - state.filled) / state.lots
@@ -73,24 +74,23 @@ def step_episode(world, i, state, action, settings, fills, fill_count):
     return earned(state, world.seen[i].mid2, open_share, settings)
 
 
-@njit(cache=True)
-def _start_drawn(world, i, state, parents, table, stream, base, counter, fills, fill_count):
+@kernel
+def _start_drawn(world, i, state, parents, table, stream, base, fills, fill_count):
     draw_parent(table, stream, parents[i])
-    number = counter[0]
-    counter[0] += 1
+    number = np.int64(next_bits(stream) >> np.uint64(1))
     return start_episode(world, i, state, parents[i], 0, base, number, fills, fill_count)
 
 
-@njit(cache=True)
-def start_drawn(world, states, parents, table, stream, base, counter, fills, fill_count):
+@kernel
+def start_drawn(world, states, parents, table, stream, base, fills, fill_count):
     """Draw and start a parent in every episode, in new markets; `(episode, fault)` of the first fault."""
     for i in range(len(states)):
-        if not _start_drawn(world, i, states[i], parents, table, stream, base, counter, fills, fill_count):
+        if not _start_drawn(world, i, states[i], parents, table, stream, base, fills, fill_count):
             return i, NO_BOOK
     return 0, NO_FAULT
 
 
-@njit(cache=True)
+@kernel
 def observe_batch(world, states, settings, forecasts, out, masks):
     """`observe` for every episode; `(episode, fault)` of the first fault."""
     for i in range(len(states)):
@@ -100,7 +100,7 @@ def observe_batch(world, states, settings, forecasts, out, masks):
     return 0, NO_FAULT
 
 
-@njit(cache=True)
+@kernel
 def act_batch(world, states, actions, settings, fills, fill_count):
     """`step_episode` for every unfinished episode; finished ones keep their state."""
     for i in range(len(states)):
@@ -108,9 +108,9 @@ def act_batch(world, states, actions, settings, fills, fill_count):
             step_episode(world, i, states[i], actions[i], settings, fills, fill_count)
 
 
-@njit(cache=True)
+@kernel
 def step_batch(
-    world, states, parents, table, stream, base, counter, actions, settings, forecasts, fills, fill_count,
+    world, states, parents, table, stream, base, actions, settings, forecasts, fills, fill_count,
     rewards, terminated, out, masks,
 ):  # fmt: skip
     """Act, play and observe in every episode; one that ended in the step before starts in a new market, reward 0.
@@ -120,7 +120,7 @@ def step_batch(
     for i in range(len(states)):
         state = states[i]
         if state.done == 1:
-            if not _start_drawn(world, i, state, parents, table, stream, base, counter, fills, fill_count):
+            if not _start_drawn(world, i, state, parents, table, stream, base, fills, fill_count):
                 return i, NO_BOOK
             rewards[i] = 0.0
         else:
@@ -135,9 +135,9 @@ def step_batch(
 class ReactiveStepper(Stepper):
     """`Stepper` in the reactive world.
 
-    Drawn parents meet markets 0, 1, 2 .. of a world whose seed comes with that of the draws. Given parents meet markets
-    0 to N - 1 of the world of `market_seed`, whatever the environment's own seed: given to two policies, they are the
-    same markets.
+    A market is known by its number and the configuration's `market_seed`. Drawn parents meet markets whose numbers come
+    from the stream of the draws; given parents meet markets 0 to N - 1 or those asked for, whatever the environment's
+    seed: given to two policies, they are the same markets.
     """
 
     engine: ReactiveEngine  # type: ignore[assignment]
@@ -161,21 +161,18 @@ class ReactiveStepper(Stepper):
         self._stream = np.zeros(1, np.uint64)
         self._actions = np.zeros((episodes, len(CONTINUOUS_NAMES) if config.actions == "continuous" else 1))
         self._forecasts = np.zeros(FORECASTS, np.float32)
-        self._base, self._counter = self.engine.base, np.zeros(1, np.int64)
         self._record = self.engine.fill_rows, self.engine.fill_count
 
-    def seed(self, rng: np.random.Generator) -> None:
-        """Start the streams of drawn parents and of their markets anew where `rng` says."""
-        super().seed(rng)
-        self._base = np.uint64(rng.integers(0, 2**64, dtype=np.uint64))
-        self._counter[0] = 0
+    @property
+    def markets(self) -> NDArray[np.int64]:
+        """Numbers `(N,)` of the markets that the parents met."""
+        return self.engine.world.seen["number"].copy()
 
     def draw(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Start every episode with a drawn parent in a new market: observations `(N, D)` and masks `(N, 4)`."""
         engine = self.engine
         found = start_drawn(
-            engine.world, engine.states, self.parents, self._table, self._stream, self._base, self._counter,
-            *self._record,
+            engine.world, engine.states, self.parents, self._table, self._stream, engine.base, *self._record
         )  # fmt: skip
         self._check(*found)
         return self.observe()
@@ -211,7 +208,7 @@ class ReactiveStepper(Stepper):
         engine, (out, masks) = self.engine, self._rows()
         rewards, terminated = np.empty(len(out)), np.empty(len(out), np.bool_)
         found = step_batch(
-            engine.world, engine.states, self.parents, self._table, self._stream, self._base, self._counter,
+            engine.world, engine.states, self.parents, self._table, self._stream, engine.base,
             self._rows_of(actions), self._settings, self._forecasts, *self._record, rewards, terminated, out, masks,
         )  # fmt: skip
         self._check(*found)

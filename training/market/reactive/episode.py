@@ -7,7 +7,6 @@ episode goes. It opens WARMUP_S before the parent arrives, around the best bid t
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from feature_repo.pipeline import feature_kernel as features
@@ -93,7 +92,7 @@ def _reset(state, parent, record, latency_ns, close_ns):
     state.mark_bps = state.penalty = 0.0
 
 
-@njit(cache=True)
+@kernel
 def start_episode(world, i, state, parent, record, base, number, fills, fill_count):
     """Reset `state` to the arrival of `parent` in market `number`; False where its session window has no room."""
     day = world.days[parent.day]
@@ -132,7 +131,7 @@ def _session(world, day):
     return opens, world.windows[day.window_hi - 1, 1] - opens
 
 
-@njit(cache=True)
+@kernel
 def _open_features(world, i, day, window, first_bar):
     """Features begin at `first_bar` as if the session window had just opened, but know the time of day."""
     state, ring = world.state[i], world.ring[i]
@@ -149,7 +148,7 @@ def _open_features(world, i, day, window, first_bar):
     state[features.PASSED], state[features.LAST_CLOSE] = passed, first_bar - world.windows[window, 0]
 
 
-@njit(cache=True)
+@kernel
 def _play(world, i, state, until_ns, until_rows, episode, fills, fill_count):
     """Play up to `until_ns`, or until so many visible rows have been told; nothing of ours arrives meanwhile."""
     p, market, seen, levels = world.parameters, world.markets[i], world.seen[i], world.levels[i]
@@ -169,7 +168,7 @@ def _play(world, i, state, until_ns, until_rows, episode, fills, fill_count):
     _follow_queue(state, market)
 
 
-@njit(cache=True)
+@kernel
 def _tell(world, i, market, seen, levels):
     """A visible row: the features take it, and the mid."""
     seen.rows += 1
@@ -207,7 +206,7 @@ def submit(state, now_ns, rest_px, rest_lots, cross_lots, beyond, forced):
         state.orders += 1
 
 
-@njit(cache=True)
+@kernel
 def _arrive(world, i, state, episode, fills, fill_count):
     """Let the message in flight meet the book: it cancels, takes, and lets rest what is left, in this order."""
     p, market = world.parameters, world.markets[i]
@@ -234,7 +233,7 @@ def _arrive(world, i, state, episode, fills, fill_count):
     _follow_queue(state, market)
 
 
-@njit(cache=True)
+@kernel
 def _sweep(world, i, state, lots, limit, beyond, kind, episode, fills, fill_count):
     """Take up to `lots` from the other side, best first, no worse than `limit` (0: no limit). Returns lots taken.
 
@@ -275,7 +274,7 @@ def _sweep(world, i, state, lots, limit, beyond, kind, episode, fills, fill_coun
     return lots
 
 
-@njit(cache=True)
+@kernel
 def advance_episode(world, i, state, until_ns, until_rows, episode, fills, fill_count):
     """Play events and arrivals stamped up to `until_ns`, or until so many visible rows have been told."""
     until_ns = min(until_ns, state.close_ns - 1)
@@ -287,7 +286,7 @@ def advance_episode(world, i, state, until_ns, until_rows, episode, fills, fill_
     _play(world, i, state, until_ns, until_rows, episode, fills, fill_count)
 
 
-@njit(cache=True)
+@kernel
 def complete_episode(world, i, state, episode, fills, fill_count):
     """Forced completion: at the horizon send a sweep of all that remains and play until it has arrived."""
     if state.filled < state.lots:

@@ -49,12 +49,13 @@ def give_way(p, m, b):
 
 @kernel
 def rest(p, m, b, price, lots):
-    """Let `lots` in all rest at `price` on side `b`; they do not cross. False where the price is out of reach.
+    """Let `lots` in all rest at `price` on side `b`. False, and nothing changes, where they would take (post-only) or the
+    price is out of reach.
 
     At the price of the order that rests now, fewer lots leave from its back and more join the back of the queue; an
     order at another price is withdrawn first.
     """
-    if price < 1 or level_of(m, b, price) >= KEPT_LEVELS:
+    if price < 1 or level_of(m, b, price) >= KEPT_LEVELS or level_of(m, 1 - b, price) >= 0:
         return False
     if m.own_lots > 0 and (m.own_side != b or m.own_px != price or lots == 0):
         withdraw(p, m)

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from feature_repo.errors import InputError
@@ -12,6 +11,7 @@ from feature_repo.pipeline import feature_kernel as features
 from feature_repo.ticks.reactive_tables import QueueReactiveParameters, published_tables
 from training.market.engine import ParentError
 from training.market.orders import EPISODE_DTYPE, FILL_DTYPE, INSTRUCTION_DTYPE, PARENT_DTYPE
+from training.market.queues import kernel
 from training.market.reactive.episode import (
     NO_LIMIT,
     SEEN_DTYPE,
@@ -102,7 +102,7 @@ def _feature_count() -> int:
     return len(FEATURES)
 
 
-@njit(cache=True)
+@kernel
 def _start_batch(world, states, indices, parents, record, base, numbers, fills, fill_count):
     for j in range(len(indices)):
         i = indices[j]
@@ -111,7 +111,7 @@ def _start_batch(world, states, indices, parents, record, base, numbers, fills, 
     return -1
 
 
-@njit(cache=True)
+@kernel
 def _submit_batch(states, now_ns, instructions):
     for i in range(len(states)):
         state, order = states[i], instructions[i]
@@ -119,7 +119,7 @@ def _submit_batch(states, now_ns, instructions):
             submit(state, now_ns[i], order.rest_px, order.rest_lots, order.cross_lots, order.beyond, 0)
 
 
-@njit(cache=True)
+@kernel
 def _advance_batch(world, states, until_ns, fills, fill_count):
     for i in range(len(states)):
         state = states[i]
@@ -129,14 +129,14 @@ def _advance_batch(world, states, until_ns, fills, fill_count):
                 state.done = 1
 
 
-@njit(cache=True)
+@kernel
 def _complete_batch(world, states, fills, fill_count):
     for i in range(len(states)):
         if states[i].done == 0:
             complete_episode(world, i, states[i], i, fills, fill_count)
 
 
-@njit(cache=True)
+@kernel
 def _best(world, states, out):
     for i in range(len(states)):
         out[0, i], out[1, i], out[2, i], out[3, i] = best_prices(world, i, states[i])
