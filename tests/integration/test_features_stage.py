@@ -89,8 +89,8 @@ def test_build_features_when_a_day_comes_then_only_that_day_is_done(silver, spar
     after = build_features(silver, outs[1], spark, parts=parts)
     assert [item["curve_days"] for item in after["partitions"]] == [0, 1]
     assert after["partitions"][0] == before["partitions"][0]
-    assert len(kept) == 2 and all(path.stat().st_mtime_ns == stamp for path, stamp in kept.items())
-    assert len(list(parts.root.rglob("*.parquet"))) == 4
+    assert len(kept) == 3 and all(path.stat().st_mtime_ns == stamp for path, stamp in kept.items())
+    assert len(list(parts.root.rglob("*.parquet"))) == 6  # book, leaves and features of each
     assert not list(parts.root.rglob(".*"))
     index = json.loads((outs[1] / INDEX_FILE).read_text())
     assert len(index) == 2 and len(set(index.values())) == 2
