@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from feature_repo.errors import InputError
 from feature_repo.lake import Partition, list_partitions
+from feature_repo.pipeline.leaves import LEAVES_FILE
 from training.execution.agent_config import AgentConfig
 from training.execution.config import ExecutionConfig
 
@@ -87,12 +88,16 @@ class ExecutionWorld:
     def fingerprint(self) -> str:
         """sha256 (hex) of the names and bytes of all files that the training reads."""
         digest = hashlib.sha256()
-        sources: list[tuple[Path, tuple[str, ...]]] = [(self.features_dir, ("book.parquet", "features.parquet"))]
+        sources: list[tuple[Path, tuple[str, ...]]] = [
+            (self.features_dir, ("book.parquet", "features.parquet", LEAVES_FILE))
+        ]
         if self.forecasts_dir is not None:
             sources.append((self.forecasts_dir, ("forecasts.parquet",)))
         for item in self.partitions:
             for root, names in sources:
                 for name in names:
+                    if name == LEAVES_FILE and not (item.folder(root) / name).exists():
+                        continue  # only books that are known order by order have leaves
                     content = (item.folder(root) / name).read_bytes()
                     digest.update(f"{item.instrument_id} {item.date} {name} {len(content)}\n".encode())
                     digest.update(hashlib.sha256(content).digest())
