@@ -18,6 +18,7 @@ from training.market.engine import Engine, start_episode
 from training.market.orders import PARENT_DTYPE
 from training.market.queues import kernel
 
+_ZERO = np.int64(0)  # a literal 0 would have numba compile the whole step once more
 NO_FAULT, NO_BOOK = -1, -2  # what is wrong with an episode; 0 and more: the element of the observation that is
 
 
@@ -26,7 +27,7 @@ def start_drawn(tape, states, parents, table, stream, settings, out, masks):
     """Draw and start a parent in every episode, and observe; `(episode, fault)` of the first fault."""
     for i in range(len(states)):
         draw_parent(table, stream, parents[i])
-        if not start_episode(tape, states[i], parents[i], 0):
+        if not start_episode(tape, states[i], parents[i], _ZERO):
             return i, NO_BOOK
         begin_decisions(tape, states[i])
     return observe_batch(tape, states, settings, out, masks)
@@ -70,7 +71,7 @@ def step_batch(
         state = states[i]
         if state.done == 1:
             draw_parent(table, stream, parents[i])
-            if not start_episode(tape, state, parents[i], 0):
+            if not start_episode(tape, state, parents[i], _ZERO):
                 return i, NO_BOOK
             begin_decisions(tape, state)
             rewards[i] = 0.0
@@ -90,7 +91,7 @@ def step_one(tape, states, actions, settings, taken_px, taken_lots, fills, fill_
     """Act, play and observe in the only episode: `(reward, done, fault)`; a finished one earns 0."""
     state, reward = states[0], 0.0
     if state.done == 0:
-        reward = step_episode(tape, state, actions[0], settings, taken_px[0], taken_lots[0], 0, fills, fill_count)
+        reward = step_episode(tape, state, actions[0], settings, taken_px[0], taken_lots[0], _ZERO, fills, fill_count)
     return reward, state.done == 1, observe(tape, state, settings, out, mask)
 
 
