@@ -11,7 +11,7 @@ from market_fixtures import instrument
 from feature_repo.ticks.reactive_tables import published_tables
 from training.market.queues import kernel
 from training.market.reactive.draws import part, poisson
-from training.market.reactive.kernel import next_event, open_market, play, sum_rates
+from training.market.reactive.kernel import next_event, open_market, own_after_cancel, play, sum_rates, take
 from training.market.reactive.own import give_way, rest, take_level, withdraw
 from training.market.reactive.rows import show, simulate_book
 from training.market.reactive.state import NS, RING, market_seed, new_markets, prepare
@@ -97,6 +97,52 @@ def test_lots_are_conserved_priority_holds_and_the_book_never_crosses(seed, tabl
             assert market["own_lots"] == 0 or market["own_ahead"] <= ahead or market["own_back"] == 0
         check_state(tables, markets[0])
     assert placed == withdrawn + filled + market["own_lots"]
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    queue=st.lists(st.tuples(st.integers(0, 9), st.integers(1, 9)), min_size=1, max_size=2),
+    behind=st.integers(0, 9),
+    lots=st.integers(1, 60),
+)
+def test_a_market_order_takes_others_and_own_lots_in_their_order(queue, behind, lots):
+    """Against the queue written out lot by lot; `queue` holds (others ahead, own lots) of one or two own orders."""
+    (market,) = started(1, IN_LOTS)
+    price = int(market["bid"])
+    written = "".join("o" * ahead + "x" * own for ahead, own in queue) + "o" * behind
+    market["lots"][0, price % RING] = written.count("o")
+    market["own_side"], market["own_px"], market["own_lots"] = 0, price, written.count("x")
+    market["own_ahead"], market["own_back"] = queue[0][0], queue[1][1] if len(queue) > 1 else 0
+    market["own_behind"] = sum(ahead for ahead, _ in queue)
+    taken, left = written[:lots], written[lots:]
+    assert take(IN_LOTS, market, 0, price, lots) == len(taken)
+    assert market["filled"] == taken.count("x") and market["own_lots"] == left.count("x")
+    assert market["lots"][0, price % RING] == left.count("o")
+    if "x" in left:
+        assert market["own_ahead"] == left.index("x")
+        back = [at for at, lot in enumerate(left) if lot == "x"][-int(market["own_back"]) or None :]
+        assert left[: back[0]].count("o") == market["own_behind"]
+
+
+def test_cancels_strike_ahead_and_behind_by_others_lots():
+    (market,) = started(1, IN_LOTS)
+    price, ahead = int(market["bid"]), 0
+    for pick in (np.arange(1000) + 0.5) / 1000:
+        market["lots"][0, price % RING] = 40
+        market["own_side"], market["own_px"], market["own_lots"], market["own_back"] = 0, price, 5, 0
+        market["own_ahead"] = market["own_behind"] = 30
+        own_after_cancel(market, 0, price, 2, pick)
+        ahead += 30 - int(market["own_ahead"])
+    assert ahead == 2 * 750  # three quarters of others' lots stand ahead
+
+
+def test_resting_is_post_only_and_within_reach():
+    (market,) = started(1)
+    bid, ask = int(market["bid"]), int(market["ask"])
+    before = market.tobytes()
+    assert not rest(TABLES, market, 0, ask, 5) and not rest(TABLES, market, 1, bid, 5)
+    assert not rest(TABLES, market, 0, bid - 20, 5)
+    assert market.tobytes() == before
 
 
 @settings(max_examples=10, deadline=None)

@@ -49,8 +49,9 @@ def give_way(p, m, b):
 
 @kernel
 def rest(p, m, b, price, lots):
-    """Let `lots` in all rest at `price` on side `b`. False, and nothing changes, where they would take (post-only) or the
-    price is out of reach.
+    """Let `lots` in all rest at `price` on side `b`, post-only.
+
+    False, and nothing changes, where they would take or the price is out of reach.
 
     At the price of the order that rests now, fewer lots leave from its back and more join the back of the queue; an
     order at another price is withdrawn first.
