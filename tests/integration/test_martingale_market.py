@@ -1,5 +1,7 @@
 """In a market where nothing can be known, no policy has a timing cost, and takers pay half the spread."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -8,12 +10,13 @@ from training.execution.baselines import Immediate, TwapMarket, default_policies
 from training.execution.config import ExecutionConfig
 from training.execution.parents import parent_grid
 from training.execution.run import run_policy
+from training.market.impact import ImpactParameters
 from training.market.martingale import MartingaleOptions, martingale_day
 
 CONFIG = ExecutionConfig(lots=80, horizon_s=300, decision_interval_s=30, start_every_s=310)
 POLICIES = default_policies(CONFIG, seed=3)
 TAKERS = {"immediate", "twap_market", "vwap_market", "almgren_chriss"}
-Z = 3.1  # two-sided 95% for the two dozen comparisons of this file
+Z = 3.1  # two-sided 95% for the two dozen comparisons of a test
 
 
 def days(informed=0.0, count=12):
@@ -51,7 +54,7 @@ def test_timing_cost_is_zero_within_its_interval_for_every_policy(market, policy
 @pytest.mark.parametrize("model", ["expected", "optimistic"])
 def test_timing_cost_is_zero_under_every_fill_model(market, policy, model):
     found, parents = market
-    config = ExecutionConfig(**{**CONFIG.to_dict(), "fill_model": model})
+    config = replace(CONFIG, fill_model=model)
     rows = run_policy(policy, found, parents, config).rows
     mean, error = mean_and_error(rows, rows["timing_bps"])
     assert abs(mean) <= Z * error
@@ -74,7 +77,7 @@ def test_timing_part_is_that_of_the_fills_marked_to_the_mid_just_after_them(mark
 
 def test_takers_never_beat_half_the_spread_plus_fees(market):
     found, parents = market
-    config = ExecutionConfig(**{**CONFIG.to_dict(), "taker_fee_bps": 0.3, "maker_fee_bps": -0.1})
+    config = replace(CONFIG, taker_fee_bps=0.3, maker_fee_bps=-0.1)
     takers = [policy for policy in POLICIES if policy.name in TAKERS]
     assert len(takers) == len(TAKERS)
     for policy in takers:
@@ -85,6 +88,18 @@ def test_takers_never_beat_half_the_spread_plus_fees(market):
         assert (paid >= floor).all(), policy.name
         mean, error = mean_and_error(rows, rows["is_bps"])
         assert mean > floor.mean() - Z * error
+
+
+@pytest.mark.parametrize("policy", POLICIES, ids=[policy.name for policy in POLICIES])
+def test_own_impact_is_a_cost_and_no_timing(market, policy):
+    impact = ImpactParameters(50.0, (60.0, 40.0), (5.0, 60.0), 0.3, 60.0, 3000.0)
+    found, parents = market
+    moved = [replace(day, impact=impact) for day in found]
+    plain = run_policy(policy, found, parents, CONFIG).rows
+    rows = run_policy(policy, moved, parents, replace(CONFIG, world="impact")).rows
+    mean, error = mean_and_error(rows, rows["timing_bps"])
+    assert abs(mean) <= Z * error
+    assert (rows["impact_bps"] >= 0).all() and rows["impact_bps"].mean() > plain["impact_bps"].mean()
 
 
 def test_resting_orders_may_earn_the_spread_there_and_do(market):
