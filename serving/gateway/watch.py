@@ -99,7 +99,7 @@ class Watch:
             last_ns = self._retried.get(order.id)
             if last_ns is None and order.cancelling:
                 last_ns = self.gateway.unanswered.cancel_sent_ns(order)
-            if not order.cancelling or last_ns is None or clock.mono_ns - last_ns >= CANCEL_RETRY_NS:
+            if last_ns is None or clock.mono_ns - last_ns >= CANCEL_RETRY_NS:
                 self._retried[order.id] = clock.mono_ns
                 self.gateway.cancel_order(order, reason, now)
         for order_id in [order_id for order_id in self._retried if order_id not in self.gateway.state.open_orders]:
