@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from gymnasium.utils.env_checker import check_env
 from market_fixtures import NS, make_day, open_ns, random_rows
 from test_fifo_exact import day_of, random_orders
 from test_order_replay import synthetic_events
@@ -320,6 +321,35 @@ def test_reward_telescopes_and_lots_and_parts_add_up_with_impact(days, model):
         cost = rows["passive_cost"][i] + rows["aggressive_cost"][i] + rows["forced_cost"][i]
         assert fills["lots"].sum() == parents["lots"][i] and (fills["lots"] * fills["price_ticks"]).sum() == cost
         assert (fills["price_ticks"] >= 1).all()
+
+
+@pytest.mark.filterwarnings("error::UserWarning")
+@pytest.mark.parametrize("actions", ["discrete", "continuous"])
+def test_environment_with_impact_passes_gymnasiums_checker(days, actions):
+    check_env(ExecutionEnv(days, replace(CONFIG, actions=actions)), skip_render_check=True)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_sell_in_the_mirrored_market_is_moved_against_as_the_buy_is(seed):
+    rng, config = np.random.default_rng(seed), replace(CONFIG, maker_fee_bps=0.0, taker_fee_bps=0.0)
+    rows, start = random_rows(rng, 3000, step_ns=NS // 2), T0 + 300 * NS
+    _, bids, asks, _ = [row for row in rows if row[0] <= start][-1]
+    axis = bids[0][0] + asks[0][0]  # the arrival mid is its own mirror image: bps are of the same value
+    flipped = [
+        (ts, [(axis - px, lots) for px, lots in asks], [(axis - px, lots) for px, lots in bids],
+         trade and (axis - trade[0], trade[1], -trade[2]))
+        for ts, bids, asks, trade in rows
+    ]  # fmt: skip
+    results = []
+    for side, book in ((1, rows), (-1, flipped)):
+        env = ExecutionEnv([replace(make_day(book), impact=IMPACT)], config)
+        env.reset(options={"parent": ParentOrder(0, side, 120, start, 600 * NS)})
+        draws, rewards, done = np.random.default_rng(seed), [], False
+        while not done:
+            _, reward, done, _, _ = env.step(draws.integers(0, 4))
+            rewards.append(reward)
+        results.append(rewards)
+    np.testing.assert_allclose(results[0], results[1], atol=1e-9)
 
 
 def test_exact_queues_with_impact_fill_resting_orders_at_their_price_and_nothing_without_it_changes():
