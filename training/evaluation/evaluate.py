@@ -138,7 +138,8 @@ def _facts(scene: Scene, bundles: "Mapping[str, Bundle]", players: Cast, config:
     return {
         "synthetic": any(item.synthetic for item in instruments.values()),
         "fill_model": scene.execution.fill_model,
-        "world": getattr(scene.execution, "world", "replay"),
+        "world": scene.execution.world,
+        "impact": {d.partition.instrument_id: d.impact.to_dict() for d in scene.days if d.impact is not None},
         "latency": {
             key: "next snapshot"
             if item.snapshot_data and own is None

@@ -86,21 +86,34 @@ def play(
     """ORDER_DTYPE rows and the fills of the recorded parents; `policy` may be one for each instrument, by its id."""
     from training.execution.run import run_policy
 
+    names = np.array([days[int(day)].partition.instrument_id for day in parents["day"]])
+    if not isinstance(policy, Mapping) and execution.world == "reactive":  # a reactive market is one instrument's
+        policy = dict.fromkeys(np.unique(names).tolist(), policy)
     if not isinstance(policy, Mapping):
         ran = run_policy(policy, days, parents, execution, record=record)
         return as_orders(ran.rows), ran.fills
     orders = np.zeros(len(parents), ORDER_DTYPE)
     fills = []
-    names = np.array([days[int(day)].partition.instrument_id for day in parents["day"]])
     for key in np.unique(names):
         chosen = np.flatnonzero(names == key)
         kept = [int(np.flatnonzero(chosen == index)[0]) for index in record if index in chosen]
-        ran = run_policy(policy[str(key)], days, parents[chosen], execution, record=kept)
+        own_days, own = of_instrument(days, parents[chosen], str(key))
+        ran = run_policy(policy[str(key)], own_days, own, execution, record=kept)
         orders[chosen] = as_orders(ran.rows)
         found = ran.fills.copy()
         found["episode"] = chosen[found["episode"]]
         fills.append(found)
     return orders, np.concatenate(fills)
+
+
+def of_instrument(
+    days: "Sequence[MarketDay]", parents: NDArray[np.void], key: str
+) -> "tuple[list[MarketDay], NDArray[np.void]]":
+    """The days of instrument `key`, and its `parents` with their `day` counted among those."""
+    places = [index for index, day in enumerate(days) if day.partition.instrument_id == key]
+    own = parents.copy()
+    own["day"] = np.searchsorted(places, parents["day"])
+    return [days[index] for index in places], own
 
 
 def as_orders(rows: NDArray[np.void]) -> NDArray[np.void]:
@@ -142,7 +155,7 @@ def run_frontier(scene: Scene, players: Cast, config: EvaluationConfig) -> list[
     points = []
     for aversion in config.frontier:
         schedules = {
-            key: AlmgrenChriss(risk_aversion=aversion, gamma_bps=0.0, **measured)
+            key: AlmgrenChriss(risk_aversion=aversion, **measured)
             for key, measured in players.tuned.calibration.items()
         }
         costs = play(schedules, scene.days, scene.parents, scene.execution)[0]["is_bps"]
@@ -163,7 +176,7 @@ def run_strata(
     """Figures of each size and horizon, and its comparisons of the agent with each instrument's opponent."""
     from training.execution.parents import parent_grid
 
-    strata = plan_strata(scene.days, scene.execution, config)
+    strata = plan_strata(scene.days, scene.execution, config, scene.impact_missing)
     few = _few(players, config)
     rows: list[dict[str, Any]] = []
     comparisons: list[Comparison] = []

@@ -34,6 +34,7 @@ class Scene:
     parents: NDArray[np.void]
     execution: "ExecutionConfig"
     embargo: dict[str, Any]
+    impact_missing: str = ""  # why the test days carry no calibrated impact; empty where they do
 
 
 def open_scene(
@@ -54,14 +55,15 @@ def open_scene(
         if seen:
             raise InputError(f"{name}: {bundle.folder} was trained on test day {seen[0]}; test on later days")
     execution = execution_of(bundles, config)
-    days = load_market_days(features_dir, forecasts_dir, [p for p in partitions if p.date in splits.test_days])
+    tested = [p for p in partitions if p.date in splits.test_days]
+    days, impact_missing = _with_impact(features_dir, forecasts_dir, tested)
     earlier = _last_training_days(partitions, splits, config.calibration_days)
     calibration = {key: load_market_days(features_dir, None, chosen) for key, chosen in earlier.items()}
     for key in sorted({day.partition.instrument_id for day in days} - set(calibration)):
         raise InputError(f"{key} has no training day before its test days: leave it out or widen --from/--to")
     # An instrument that did not trade on the last training days validates on its own last ones.
     judging = _last_training_days(partitions, splits, len(splits.validation_days))
-    validation = load_market_days(features_dir, forecasts_dir, sorted(sum(judging.values(), [])))
+    validation, _ = _with_impact(features_dir, forecasts_dir, sorted(sum(judging.values(), [])))
     grid = parent_grid(days, execution)
     embargo = _embargo(days, calibration, execution, config)
     embargo |= _validation_gap(validation, splits, partitions, embargo["embargo_ns"])
@@ -72,7 +74,19 @@ def open_scene(
             "take more test days"
         )
     embargo["parents_left_out"] = int((~kept).sum())
-    return Scene(splits, days, validation, calibration, grid[kept], execution, embargo)
+    return Scene(splits, days, validation, calibration, grid[kept], execution, embargo, impact_missing)
+
+
+def _with_impact(
+    features_dir: Path, forecasts_dir: Path | None, partitions: Sequence[Partition]
+) -> "tuple[list[MarketDay], str]":
+    """Days with the impact calibrated on the days before each, and why they carry none, where it cannot be known."""
+    from training.market.day import load_market_days
+
+    try:
+        return load_market_days(features_dir, forecasts_dir, partitions, impact=True), ""
+    except InputError as error:  # too few trades before it; a day that cannot be read is refused again below
+        return load_market_days(features_dir, forecasts_dir, partitions), str(error)
 
 
 def execution_of(bundles: "Mapping[str, Bundle]", config: EvaluationConfig) -> "ExecutionConfig":

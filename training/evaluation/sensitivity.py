@@ -5,7 +5,7 @@ a time. Zero latency is shown and decides nothing: no order can be that fast.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -43,27 +43,14 @@ def settings_of(execution: "ExecutionConfig") -> list[Setting]:
     ]
     for world in WORLDS:
         changed = replace(execution, world=world)
-        if world == "impact" and _has_scale():
-            found += [Setting(f"impact world, {_percent(scale)}", _scaled(changed, scale)) for scale in IMPACT_SCALES]
-        elif world != getattr(execution, "world", world):
+        if world == "impact":
+            scales = [replace(changed, impact_scale=scale) for scale in IMPACT_SCALES]
+            found += [Setting(f"impact world, {_percent(item.impact_scale)}", item) for item in scales]
+        elif world != execution.world:
             found.append(Setting(f"{world} world", changed))
     if execution.latency_ns != 0:
         found.append(Setting("zero latency", replace(execution, latency_ns=0), decides=False))
     return [item for item in found if item.execution != execution]
-
-
-SCALE_FIELD = "impact_scale"
-
-
-def _has_scale() -> bool:
-    from training.execution.config import ExecutionConfig
-
-    return SCALE_FIELD in {item.name for item in fields(ExecutionConfig)}
-
-
-def _scaled(execution: "ExecutionConfig", scale: float) -> "ExecutionConfig":
-    changes: dict[str, Any] = {SCALE_FIELD: scale} if _has_scale() else {}
-    return replace(execution, **changes)
 
 
 def _percent(scale: float) -> str:
@@ -72,16 +59,12 @@ def _percent(scale: float) -> str:
 
 def moves_the_market(execution: "ExecutionConfig") -> bool:
     """Whether own orders move the market under `execution`."""
-    return getattr(execution, "world", "replay") in MOVING_WORLDS and getattr(execution, SCALE_FIELD, 1.0) > 0
+    return execution.world in MOVING_WORLDS and (execution.world != "impact" or execution.impact_scale > 0)
 
 
-def impact_setting(execution: "ExecutionConfig") -> "ExecutionConfig | None":
-    """`execution` with nominal impact; None where the simulator has no such world."""
-    from training.execution.config import WORLDS
-
-    if "impact" not in WORLDS:
-        return None
-    return _scaled(replace(execution, world="impact"), 1.0)
+def with_impact(execution: "ExecutionConfig") -> "ExecutionConfig":
+    """`execution` in the world of nominal impact."""
+    return replace(execution, world="impact", impact_scale=1.0)
 
 
 def judge_setting(

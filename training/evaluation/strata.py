@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from training.evaluation.config import EvaluationConfig
-from training.evaluation.sensitivity import impact_setting, moves_the_market
+from training.evaluation.sensitivity import moves_the_market, with_impact
 
 if TYPE_CHECKING:
     from training.execution.config import ExecutionConfig
@@ -30,15 +30,18 @@ class Stratum:
             "horizon_s": self.horizon_s,
             "counted": self.execution is not None,
             "why_not": self.why_not,
-            "world": getattr(self.execution, "world", "replay") if self.execution is not None else None,
+            "world": self.execution.world if self.execution is not None else None,
         }
 
 
-def plan_strata(days: "Sequence[MarketDay]", execution: "ExecutionConfig", config: EvaluationConfig) -> list[Stratum]:
+def plan_strata(
+    days: "Sequence[MarketDay]", execution: "ExecutionConfig", config: EvaluationConfig, impact_missing: str = ""
+) -> list[Stratum]:
     """Every size of `config.sizes_adv` with the horizons at which its expected participation keeps the limit.
 
     A parent of a share f of the daily volume over h of a session of T seconds expects to be f T / h of what trades.
-    Sizes from `config.impact_from_adv` up are played where own orders move the market, and do not count elsewhere.
+    Sizes from `config.impact_from_adv` up are played where own orders move the market, and do not count where
+    `impact_missing` says why the days' impact is not known.
     """
     session_s = max(sum(closes - opens for opens, closes in day.windows) // 1_000_000_000 for day in days)
     room_s = execution.first_start_s + execution.room_s + 1
@@ -59,11 +62,10 @@ def plan_strata(days: "Sequence[MarketDay]", execution: "ExecutionConfig", confi
                 start_every_s=max(execution.start_every_s, horizon_s // 4),
             )
             if size >= config.impact_from_adv and not moves_the_market(changed):
-                moving = impact_setting(changed)
-                if moving is None:
-                    strata.append(Stratum(size, horizon_s, None, "impact off"))
+                if impact_missing:
+                    strata.append(Stratum(size, horizon_s, None, f"impact off: {impact_missing}"))
                     continue
-                changed = moving
+                changed = with_impact(changed)
             strata.append(Stratum(size, horizon_s, changed))
     return strata
 

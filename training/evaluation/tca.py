@@ -36,6 +36,12 @@ ORDER_DTYPE = np.dtype(
         ("passive_share", np.float64),  # of the filled quantity, filled while resting
         ("completion", np.float64),  # share of the quantity filled before the forced completion at the horizon
         ("extrapolated_share", np.float64),  # of the quantity, filled beyond the visible book
+        # how far the parent's market left history (`training.execution.run`)
+        ("taken_lots", np.int64),
+        ("made_lots", np.int64),
+        ("met_lots", np.int64),
+        ("rerouted_lots", np.int64),
+        ("refused", np.int64),
     ]
 )
 """One parent order as one policy traded it. `Mapping[str, array of this]` is what the analysis reads."""
@@ -43,6 +49,7 @@ ORDER_DTYPE = np.dtype(
 PARENT_FIELDS = ["instrument_id", "date", "start_ns", "side", "quantity_lots"]
 COST_FIELDS = ("spread_bps", "impact_bps", "timing_bps", "fees_bps")
 SHARE_FIELDS = ("passive_share", "completion", "extrapolated_share")
+DIVERGENCE_FIELDS = ("taken_lots", "made_lots", "met_lots", "rerouted_lots", "refused")
 LEAST_SEEDS = 5
 """Training seeds from which on a result speaks of the method and not of one policy."""
 _TOLERANCE_BPS = 1e-6
@@ -227,6 +234,7 @@ def _figures(rows: NDArray[np.void], interval: Interval) -> dict[str, Any]:
         "sd": float(costs.std(ddof=1)) if len(rows) > 1 else 0.0,
         "cvar95": cvar(costs),
         **{field: float(rows[field].mean()) for field in (*SHARE_FIELDS, *COST_FIELDS)},
+        "divergence": {field: int(rows[field].sum()) for field in DIVERGENCE_FIELDS},
     }
 
 

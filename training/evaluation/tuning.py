@@ -167,7 +167,7 @@ def _candidates(
         rate = float(np.clip(multiple * usual, 1e-6, 1.0))
         for n in paces:
             yield "pov", {"rate": rate, "substeps": n}, b.Pov(rate, n)
-    ac = {"risk_aversion": risk_aversion, "gamma_bps": 0.0, **measured}
+    ac = {"risk_aversion": risk_aversion, **measured}
     yield "almgren_chriss", ac, b.AlmgrenChriss(**ac)
     if exposure is not None:
         yield "ac_matched", {"exposure": exposure}, b.ExposureMatched(exposure, config.slices)

@@ -189,6 +189,8 @@ class Pov:
 
     def decide(self, batch: DecisionBatch) -> NDArray[np.void]:
         """What the observed volume allows and is not filled yet."""
+        if batch.config.world == "reactive":
+            raise InputError("pov reads the recorded day's volume; the reactive world trades another one")
         volume = np.zeros(len(batch.lots), np.int64)
         for index in np.unique(batch.day):
             here = batch.day == index
