@@ -32,6 +32,7 @@ from flows.cli_options import (
     with_progress,
 )
 from flows.cli_simulate import simulate
+from flows.cli_train import backtest, train_agent
 
 app = typer.Typer(
     help="Shortfall: from vendor ticks to a promoted execution policy.", no_args_is_help=True, add_completion=False
@@ -41,6 +42,8 @@ app.add_typer(policy, name="policy")
 add_data_commands(app)
 app.add_typer(bench, name="bench")
 app.command("simulate")(simulate)
+app.command("train-agent")(train_agent)
+app.command("backtest")(backtest)
 
 
 class Stage(StrEnum):

@@ -11,6 +11,13 @@ from flows.lake import MARKER, Lake, code_digest, fingerprint
 from flows.params import LATEST
 from flows.settings import load_profile, settings
 
+_JUDGING = (
+    "feature_repo/pipeline",
+    "training/market",
+    "training/execution",
+    "training/evaluation",
+    "serving/contracts",
+)
 _CODE: dict[str, tuple[str, ...]] = {
     "ingest": ("feature_repo/ticks", "feature_repo/parts.py"),
     "clean": (
@@ -26,18 +33,15 @@ _CODE: dict[str, tuple[str, ...]] = {
         "feature_repo/ticks/reactive_tables.py",
         "feature_repo/pipeline",
         "training/market",
+        "training/execution",
         "training/evaluation",
         "serving/contracts",
     ),
     "train_signal": ("feature_repo/pipeline", "training/signals", "training/evaluation/splits.py"),
     "train_agent": ("feature_repo/pipeline", "training/market", "training/execution", "serving/contracts"),
-    "evaluate": (
-        "feature_repo/pipeline",
-        "training/market",
-        "training/execution",
-        "training/evaluation",
-        "serving/contracts",
-    ),
+    "evaluate": _JUDGING,
+    "apply_signal": ("feature_repo/pipeline", "training/signals"),
+    "backtest": _JUDGING,
     "promote": ("serving",),
 }
 """Sources whose change makes a stage's earlier output stale."""

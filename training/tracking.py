@@ -25,6 +25,10 @@ class _Silent:
         """Log nothing."""
 
 
+SILENT: Tracker = _Silent()
+"""Logs nothing."""
+
+
 class _MlflowRun:
     def __init__(self, client: Any, run_id: str) -> None:
         self._client, self.run_id = client, run_id
@@ -50,7 +54,7 @@ def tracking_run(
     `params` are logged once, as text. Raises InputError where the tracking store cannot be opened.
     """
     if tracking_uri is None:
-        yield _Silent()
+        yield SILENT
         return
     client, run_id = _start(tracking_uri, experiment, run_name, params or {})
     try:

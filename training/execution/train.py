@@ -18,7 +18,7 @@ from training.execution.ppo import Trained, Update, Weights, new_module, train_p
 from training.execution.static_rule import static_rule
 from training.execution.warm_start import continuous_rule, fit_normaliser, imitate, random_policy, roll_out, start_from
 from training.execution.world import ExecutionWorld, Validation, open_worlds
-from training.tracking import Tracker, tracking_run
+from training.tracking import SILENT, Tracker, tracking_run
 
 CHECKPOINTS = ".checkpoints"
 """Folder in `out_dir` that is there while the training runs."""
@@ -55,7 +55,7 @@ def train_agent(
     ):
         for seed in config.seeds:
             checkpoint = out_dir / CHECKPOINTS / f"seed_{seed}.pickle"
-            outcomes.append(_train_seed(training, validation, config, seed, report, tracker, checkpoint))
+            outcomes.append(train_seed(training, validation, config, seed, report, checkpoint, tracker))
             done_before += config.updates * config.batch_steps
     progress(total, total, "env steps")
     # The first of equals wins, so that the choice does not depend on anything but the scores.
@@ -82,14 +82,14 @@ def train_agent(
     }
 
 
-def _train_seed(
+def train_seed(
     training: ExecutionWorld,
     validation: Validation,
     config: AgentConfig,
     seed: int,
     report: Callable[[Update], None],
-    tracker: Tracker,
     checkpoint: Path,
+    tracker: Tracker = SILENT,
 ) -> tuple[Trained, Weights, dict[str, float]]:
     """One seed: its outcome, its weights before any training, and validation figures of the rule and of those."""
     from training.execution.ppo import greedy

@@ -48,7 +48,7 @@ def train_signal(
         models = _train_folds(folds, days, instruments, checkpoints, config, tracker, progress)
         forecasts = {day.partition: _forecast(day, models, config) for day in days}
         for day in days:
-            _write_forecasts(day, *forecasts[day.partition], out_dir, config)
+            write_forecasts(day, *forecasts[day.partition], out_dir, config.horizons_s)
         metrics = _measure(days, forecasts, splits.test_days, config)
         for horizon, skill in metrics["skill"].items():
             tracker.log({f"r2_{horizon}s": skill["r2"], f"ic_{horizon}s": skill["ic"]}, step=0)
@@ -133,14 +133,15 @@ def _forecast(
     return found, day.forecastable, model.version
 
 
-def _write_forecasts(
+def write_forecasts(
     day: SignalDay,
     forecasts: NDArray[np.float32],
     known: NDArray[np.bool_],
     version: str,
     out_dir: Path,
-    config: SignalConfig,
+    horizons_s: Sequence[int],
 ) -> None:
+    """`forecasts.parquet` of a day: forecasts (T, H) bps, and which rows have one (T,)."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -150,7 +151,7 @@ def _write_forecasts(
         "ts_ns": pa.array(day.ts_ns, pa.int64()),
         "instrument_id": pa.array([day.partition.instrument_id] * rows, pa.string()),
     }
-    for column, horizon in enumerate(config.horizons_s):
+    for column, horizon in enumerate(horizons_s):
         columns[f"forecast_{horizon}s_bps"] = pa.array(forecasts[:, column], pa.float32())
     columns["forecast_missing"] = pa.array((~known).astype(np.int8), pa.int8())
     columns["model_version"] = pa.array([version] * rows, pa.string())

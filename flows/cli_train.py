@@ -1,0 +1,148 @@
+"""The commands `train-agent` and `backtest`: agents of any source, each with the stages that come before it."""
+
+import json
+from typing import Annotated, Any
+
+import typer
+
+from flows.cli_options import (
+    AsJson,
+    Data,
+    DateFrom,
+    DateTo,
+    Gates,
+    Options,
+    Rules,
+    Source,
+    Symbols,
+    SyntheticDays,
+    SyntheticHours,
+    SyntheticSeed,
+    SyntheticStrength,
+    Verbose,
+    checked,
+    embed_prefect,
+    split_names,
+    with_progress,
+)
+
+Profile = Annotated[str, typer.Option(help="Profile: quick, full, or the path of a YAML file")]
+Seed = Annotated[int, typer.Option(help="Seed of training and evaluation")]
+
+
+def train_agent(
+    source: Source = "synthetic",
+    data: Data = None,
+    symbols: Symbols = "",
+    date_from: DateFrom = None,
+    date_to: DateTo = None,
+    option: Options = None,
+    rules: Rules = None,
+    gates: Gates = None,
+    profile: Profile = "quick",
+    test_days: Annotated[
+        int | None, typer.Option(help="Last days that nothing is trained on; 1 of up to 5 days, else 2, where absent")
+    ] = None,
+    seed: Seed = 0,
+    synthetic_days: SyntheticDays = 6,
+    synthetic_hours: SyntheticHours = 6.5,
+    synthetic_strength: SyntheticStrength = None,
+    synthetic_seed: SyntheticSeed = 7,
+    search: Annotated[
+        int, typer.Option(min=0, help="Try so many settings with Ray Tune first and print the best; 0: train as set")
+    ] = 0,
+    force: Annotated[bool, typer.Option("--force", help="Train again although the agent is there")] = False,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+) -> None:
+    """Prepare the data, train signals and an execution agent; what is done already is not done again."""
+    embed_prefect(verbose)
+    from flows.params import NightlyParams
+
+    params = checked(
+        NightlyParams,
+        source=source, data=data, symbols=split_names(symbols), date_from=date_from, date_to=date_to,
+        options=option or [], rules=rules, gates=gates, profile=profile, test_days=test_days, seed=seed,
+        synthetic_days=synthetic_days, synthetic_hours=synthetic_hours, synthetic_strength=synthetic_strength,
+        synthetic_seed=synthetic_seed, force=["train_agent"] if force else [],
+    )  # fmt: skip
+
+    def work() -> dict[str, Any]:
+        from flows.backtest import search_flow, train_flow
+
+        return search_flow(params, search) if search else train_flow(params)
+
+    report = with_progress(work, as_json)
+    if as_json:
+        print(json.dumps(report))
+        return
+    rows = report["trials"] if search else [report["agent"]]
+    _table("Trials, best first" if search else "Training", rows)
+    if not search:
+        typer.echo(f"Bundle: {report['bundle']}")
+
+
+def backtest(
+    bundle: Annotated[str, typer.Option(help="Folder of the policy bundle")],
+    source: Source = "synthetic",
+    data: Data = None,
+    symbols: Symbols = "",
+    date_from: DateFrom = None,
+    date_to: DateTo = None,
+    option: Options = None,
+    rules: Rules = None,
+    gates: Gates = None,
+    profile: Profile = "quick",
+    test_days: Annotated[
+        int | None, typer.Option(help="Last days to judge on; every day after those the bundle knows, where absent")
+    ] = None,
+    seed: Seed = 0,
+    synthetic_days: SyntheticDays = 6,
+    synthetic_hours: SyntheticHours = 6.5,
+    synthetic_strength: SyntheticStrength = None,
+    synthetic_seed: SyntheticSeed = 7,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+) -> None:
+    """Judge a bundle on days that it never saw, against every baseline; the baselines are tuned on the days before."""
+    embed_prefect(verbose)
+    from flows.backtest import BacktestParams
+
+    params = checked(
+        BacktestParams,
+        bundle=bundle, source=source, data=data, symbols=split_names(symbols), date_from=date_from, date_to=date_to,
+        options=option or [], rules=rules, gates=gates, profile=profile, test_days=test_days, seed=seed,
+        synthetic_days=synthetic_days, synthetic_hours=synthetic_hours, synthetic_strength=synthetic_strength,
+        synthetic_seed=synthetic_seed,
+    )  # fmt: skip
+
+    def work() -> dict[str, Any]:
+        from flows.backtest import backtest_flow
+
+        return backtest_flow(params)
+
+    report = with_progress(work, as_json)
+    if as_json:
+        print(json.dumps(report))
+        return
+    ranked = sorted(report["evaluation"].items(), key=lambda item: item[1]["mean_is_bps"])
+    _table(
+        f"Implementation shortfall on {', '.join(report['test_days'])}, bps (lower is better)",
+        [{"policy": name, **row} for name, row in ranked],
+    )
+    for sentence in report["findings"]:
+        typer.echo(f"  {sentence}")
+    typer.echo(f"Report: {report['report']}")
+
+
+def _table(title: str, rows: list[dict[str, Any]]) -> None:
+    from rich.table import Table
+
+    from flows.accounts import wide_console
+
+    table = Table(title=title)
+    for column in rows[0]:
+        table.add_column(column, justify="left" if isinstance(rows[0][column], str) else "right")
+    for row in rows:
+        table.add_row(*("" if v is None else f"{v:.4g}" if isinstance(v, float) else str(v) for v in row.values()))
+    wide_console().print(table)
