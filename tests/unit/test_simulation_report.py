@@ -121,6 +121,11 @@ def test_impact_when_examined_then_costs_grow_with_size_and_scale_and_off_is_not
         assert row["-50%"] == pytest.approx(0.5 * row["nominal"]) and row["+50%"] == pytest.approx(1.5 * row["nominal"])
     nominal = [costs[share]["nominal"] for share in sorted(costs, key=float)]
     assert nominal == sorted(nominal) and nominal[0] > 0
+    played = {(row["share"], row["scale"]): row for row in item["played_costs"]}
+    for share in (0.01, 0.05):  # children of the smallest parents are a lot or none: their cost is rounding
+        assert played[share, "off"]["impact_bps"] == 0.0
+        assert played[share, "nominal"]["impact_bps"] == pytest.approx(costs[f"{share:g}"]["nominal"], rel=0.25)
+        assert played[share, "-50%"]["mean_is_bps"] < played[share, "nominal"]["mean_is_bps"]
     assert "Calibrated impact" in html and "Propagator" in html and "What a parent costs" in html
     assert (tmp_path / "a" / "impact-SYN-SYN1.json").is_file()
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from training.evaluation.simulation import figures
 from training.evaluation.simulation.parts import Findings, Section, Table, figure_of, interval_of
-from training.market.facts.estimate import Fact
+from training.market.facts.estimate import Estimate, Fact
 from training.market.facts.measure import AGREE, DIFFER, UNKNOWN, Comparison, compare, facts_json
 
 INTERVALS = (
@@ -58,30 +58,22 @@ def verdict_text(rows: Sequence[Comparison]) -> str:
 
 
 def _comparison_table(rows: Sequence[Comparison]) -> Table:
-    head = (
-        ("fact", ""),
-        ("figure", ""),
-        ("unit", ""),
-        ("source", "value"),
-        ("source", "95% interval"),
-        ("simulation", "value"),
-        ("simulation", "95% interval"),
-        ("", "verdict"),
-    )
+    head = (("fact", ""), ("figure", ""), ("source", "95% interval"), ("simulation", "95% interval"), ("", "verdict"))
     cells = tuple(
         (
             row.fact,
-            row.source.label,
-            row.source.unit,
-            figure_of(row.source.value),
-            interval_of(row.source.low, row.source.high),
-            figure_of(row.simulated.value),
-            interval_of(row.simulated.low, row.simulated.high),
+            row.source.label + (f", {row.source.unit}" if row.source.unit else ""),
+            _with_interval(row.source),
+            _with_interval(row.simulated),
             {AGREE: "agree", DIFFER: "DIFFER", UNKNOWN: "not comparable"}[row.verdict],
         )
         for row in rows
     )
-    return Table(head, cells, tuple(i for i, row in enumerate(rows) if row.verdict == DIFFER), (1, 2))
+    return Table(head, cells, tuple(i for i, row in enumerate(rows) if row.verdict == DIFFER), (1,))
+
+
+def _with_interval(item: Estimate) -> str:
+    return f"{figure_of(item.value)} {interval_of(item.low, item.high)}" if item.known else "–"
 
 
 def _fact_section(fact: Fact, drawn: tuple[tuple[str, Any], ...]) -> Section:

@@ -8,7 +8,8 @@ import numpy as np
 
 from training.evaluation.simulation import figures
 from training.evaluation.simulation.config import SimulationConfig
-from training.evaluation.simulation.parts import Findings, Section, Table, figure_of, interval_of
+from training.evaluation.simulation.parents import HORIZON_S, SCALES, SHARES, SLICE_S, ParentCost, played_costs
+from training.evaluation.simulation.parts import Findings, Section, Table, figure_of, interval_of, json_numbers
 from training.evaluation.simulation.replay import data_section
 from training.market.impact_calibration import calibrate_impact
 
@@ -18,12 +19,6 @@ if TYPE_CHECKING:
     from training.market.day import MarketDay
     from training.market.impact import ImpactParameters
     from training.market.impact_calibration import ImpactCalibration
-
-SCALES = (("off", 0.0), ("-50%", 0.5), ("nominal", 1.0), ("+50%", 1.5))
-"""Impact switched off, as calibrated, and half of it less and more."""
-PARENT_SHARES = (0.001, 0.005, 0.01, 0.02, 0.05, 0.1)
-"""Parent sizes as shares of the mean daily volume."""
-HORIZON_S, SLICE_S = 1_800, 60
 
 LIMITS = (
     "The response to the market's own anonymous trades is taken for that to ours. A trader who is recognised, or whose "
@@ -40,7 +35,8 @@ def impact_findings(days: "Sequence[MarketDay]", config: SimulationConfig, step:
     found = calibrate_impact(days, config.seed)
     step()
     key = "".join(letter if letter.isalnum() else "-" for letter in found.instrument_id)
-    costs = parent_costs(found.parameters)
+    formula = formula_costs(found.parameters)
+    played = played_costs(days, found, config.seed, config.draws)
     step()
     sections = [
         data_section(days),
@@ -69,16 +65,17 @@ def impact_findings(days: "Sequence[MarketDay]", config: SimulationConfig, step:
             "Y sigma sqrt(q / V).",
             ((f"{key}-temporary", _temporary_figure(found)),),
         ),
-        _cost_section(costs, found.parameters, key),
+        *_cost_sections(played, formula, found.parameters, key),
         Section("What this world cannot say", points=LIMITS),
     ]
     everything = json.loads(found.to_json())
     kept = ("parameters", "intervals", "trades", "unsigned", "blocks", "explained", "temporary_from")
-    values: dict[str, Any] = {"impact": {name: everything[name] for name in kept}, "parent_costs_bps": costs}
+    values: dict[str, Any] = {"impact": {name: everything[name] for name in kept}, "parent_costs_bps": formula}
+    values["played_costs"] = [_played_json(item) for item in played]
     return Findings(sections, values, {f"impact-{key}.json": found.to_json()})
 
 
-def parent_costs(parameters: "ImpactParameters") -> dict[str, dict[str, float]]:
+def formula_costs(parameters: "ImpactParameters") -> dict[str, dict[str, float]]:
     """Expected impact cost in bps of a parent by size (share of the daily volume) and scale of impact.
 
     The parent is bought over HORIZON_S in equal slices each SLICE_S: the mean over slices of what earlier ones still
@@ -89,7 +86,7 @@ def parent_costs(parameters: "ImpactParameters") -> dict[str, dict[str, float]]:
     lags = SLICE_S * np.arange(1, slices)
     weights = (slices - np.arange(1, slices)) / slices  # the mean slice has so many before it at each lag
     table: dict[str, dict[str, float]] = {}
-    for share in PARENT_SHARES:
+    for share in SHARES:
         child = share / slices
         table[f"{share:g}"] = {}
         for name, scale in SCALES:
@@ -176,22 +173,61 @@ def _temporary_figure(found: "ImpactCalibration") -> Any:
     return figures.finished(figure, "lots", "bps above the best price", log_x=True)
 
 
-def _cost_section(costs: dict[str, dict[str, float]], parameters: "ImpactParameters", key: str) -> Section:
+def _played_json(item: ParentCost) -> dict[str, Any]:
+    value, low, high = json_numbers((item.cost.value, item.cost.low, item.cost.high))
+    return {
+        "share": item.share,
+        "scale": item.scale,
+        "mean_is_bps": value,
+        "ci_low": low,
+        "ci_high": high,
+        "impact_bps": item.beyond,
+        "extrapolated_share": item.extrapolated_share,
+        "n": item.parents,
+    }
+
+
+def _cost_sections(
+    played: list[ParentCost], formula: dict[str, dict[str, float]], parameters: "ImpactParameters", key: str
+) -> list[Section]:
     import plotly.graph_objects as go
 
-    head = (("parent", "% of daily volume"), ("parent", "lots"), *((name, "bps") for name, _ in SCALES))
-    rows = tuple(
-        (f"{100 * float(share):g}", f"{float(share) * parameters.adv_lots:,.0f}",
-         *(figure_of(row[name]) for name, _ in SCALES))
-        for share, row in costs.items()
-    )  # fmt: skip
-    figure, shares = go.Figure(), np.array([100 * float(share) for share in costs])
-    for (name, _), shade in zip(SCALES, figures.SHADES, strict=False):
-        figures.line(figure, shares, np.array([row[name] for row in costs.values()]), name, shade)
-    figure = figures.finished(figure, "parent, % of the daily volume", "impact cost, bps", log_x=True)
+    figure, shares = go.Figure(), np.array([100 * float(share) for share in formula])
+    for (name, _), shade in zip(SCALES[1:], figures.SHADES, strict=False):
+        expected = np.array([row[name] for row in formula.values()])
+        figures.line(figure, shares, expected, f"{name}, formula", shade, dash="dot", markers=False)
+        mine = [item for item in played if item.scale == name]
+        if mine:
+            at, beyond = (np.array([getattr(item, field) for item in mine]) for field in ("share", "beyond"))
+            figures.line(figure, 100 * at, beyond, f"{name}, played", shade)
+    figure = figures.finished(figure, "parent, % of the daily volume", "impact cost, bps", log_x=True, log_y=True)
     text = (
-        f"Expected impact cost of a parent bought over {HORIZON_S // 60} minutes in equal slices each {SLICE_S} s, by "
-        "the calibrated formulas: what the earlier slices still displace, and what the slice itself pays. The half "
-        "spread and the replayed book's own depth come on top."
+        f"A parent bought or sold over {HORIZON_S // 60} minutes in equal market orders each {SLICE_S} s. By the "
+        "formulas: what the earlier slices still displace, and what the slice itself pays. Played: a buy and a sell "
+        "every ten minutes of the source's days; its impact cost is the difference to the same parents with impact off."
     )
-    return Section("What a parent costs", text, ((f"{key}-parents", figure),), (Table(head, rows),))
+    names = tuple((name, "bps") for name, _ in SCALES)
+    head = (("parent", "% of daily volume"), ("parent", "lots"), *names)
+    rows = tuple(
+        (f"{100 * float(key):g}", f"{float(key) * parameters.adv_lots:,.0f}", *(figure_of(v) for v in row.values()))
+        for key, row in formula.items()
+    )
+    tables = [Table(head, rows, caption="Impact cost by the formulas; half spread and the book's own depth not in it.")]
+    if played:
+        tables.append(_played_table(played))
+    return [Section("What a parent costs", text, ((f"{key}-parents", figure),), tuple(tables))]
+
+
+def _played_table(played: list[ParentCost]) -> Table:
+    rows = []
+    for share in sorted({item.share for item in played}):
+        mine = [item for item in played if item.share == share]
+        cells = (f"{figure_of(item.cost.value)} {interval_of(item.cost.low, item.cost.high)}" for item in mine)
+        rows.append((f"{100 * share:g}", *cells, f"{100 * mine[0].extrapolated_share:.1f}%"))
+    head = (("parent", "% of daily volume"), *((name, "bps, 95% interval") for name, _ in SCALES),
+            ("beyond book", "of lots"))  # fmt: skip
+    caption = (
+        f"Implementation shortfall as played, {played[0].parents} parents of each size, spread and depth included. "
+        "Lots beyond the visible book are priced by extrapolation: where they are many, the cost is one."
+    )
+    return Table(head, tuple(rows), caption=caption)

@@ -50,9 +50,10 @@ def reactive_findings(days: "Sequence[MarketDay]", config: SimulationConfig, ste
     found.values["fit"] = _fit_values(fit)
     found.sections = [
         data_section(days),
+        found.sections[0],
         _fit_section(fit),
         _rate_section(fit, key),
-        *found.sections,
+        *found.sections[1:],
         Section("What this world cannot say", points=LIMITS),
     ]
     return found
@@ -87,7 +88,7 @@ def _fit_section(fit: "ReactiveFit") -> Section:
         f"Queue-reactive model (Huang, Lehalle and Rosenbaum 2015) by maximum likelihood on {len(fit.days)} day(s), "
         f"from {fit.method}."
     )
-    head = (("parameter", ""), ("unit", ""), ("value", ""))
+    head = (("parameter", ""), ("unit, note", ""), ("value", ""))
     return Section("The fitted model", text, tables=(Table(head, rows, text=(1,)),))
 
 

@@ -80,8 +80,8 @@ def data_section(days: "Sequence[MarketDay]") -> Section:
     meets = "the next snapshot" if instrument.snapshot_data else f"the book {instrument.latency_ns / 1e6:g} ms later"
     text = (
         f"{instrument.instrument_id}: one tick is {instrument.tick_size:g} {instrument.currency} "
-        f"({days[0].tick_bps():.2f} bps), one lot {instrument.lot_size:g} units; {instrument.depth} level(s) a side "
-        f"are seen; an order meets {meets}."
+        f"({days[0].tick_bps():.2f} bps), one lot is {instrument.lot_size:g}; {instrument.depth} "
+        f"{'levels' if instrument.depth > 1 else 'level'} a side seen; an order meets {meets}."
     )
     return Section("The data", text, tables=(Table(head, tuple(rows)),))
 
