@@ -163,7 +163,7 @@ def _play_on(tape, state, until_ns, taken_px, taken_lots, episode, fills, fill_c
 def _play(tape, state, until_ns, taken_px, taken_lots, episode, fills, fill_count):
     """Go to the last row stamped up to `until_ns`, by way of those on which something can happen to us."""
     last = last_row(tape.ts, state.row, state.row_hi, until_ns)
-    while state.rest_lots > 0 or state.taken_count > 0:
+    while state.rest_lots > 0 or (state.taken_count > 0 and state.filled < state.lots):
         met = tape.model == FIFO and state.rest_lots > 0 and next_leaf(tape, state, last, until_ns)
         stop = max(state.row, min(last, tape.leaves[state.leaf].row - 1)) if met else last
         row = quiet_until(tape, state, stop, taken_px, taken_lots)
