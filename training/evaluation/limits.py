@@ -85,6 +85,8 @@ def _cost(item: Mapping[str, Any], result: Mapping[str, Any]) -> Finding | None:
         return None
     parts = {part: a[f"{part}_bps"] - b[f"{part}_bps"] for part in ("spread", "impact", "timing", "fees")}
     worst = max(parts, key=lambda part: parts[part])
+    if parts[worst] <= 0.0:
+        return None
     shares = (
         f"{100 * a['passive_share']:.0f}% of its lots fill at rest, {100 * b['passive_share']:.0f}% of the opponent's"
     )

@@ -12,7 +12,7 @@ _CSS = """
 * { box-sizing: border-box; }
 body { margin: 0; background: #f5f7fa; color: var(--ink);
   font: 16px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; }
-main { max-width: 1040px; margin: 0 auto; padding: 24px 16px 64px; }
+main { max-width: 1240px; margin: 0 auto; padding: 24px 16px 64px; }
 header h1 { margin: 8px 0 4px; font-size: 1.7rem; line-height: 1.25; }
 header p { margin: 0; color: var(--muted); }
 .badge { display: inline-block; padding: 2px 10px; border-radius: 4px; background: #fff1d6; color: var(--warn);
@@ -21,10 +21,10 @@ section { background: #fff; border: 1px solid var(--line); border-radius: 10px; 
 h2 { margin: 0 0 6px; font-size: 1.15rem; }
 p.note { margin: 4px 0 10px; color: var(--muted); font-size: .9rem; }
 .scroll { overflow-x: auto; }
-table { border-collapse: collapse; width: 100%; font-size: .88rem; font-variant-numeric: tabular-nums; }
-th { text-align: right; font-weight: 600; color: var(--muted); vertical-align: bottom; padding: 6px 9px; }
+table { border-collapse: collapse; width: 100%; font-size: .84rem; font-variant-numeric: tabular-nums; }
+th { text-align: right; font-weight: 600; color: var(--muted); vertical-align: bottom; padding: 6px 7px; }
 th small { display: block; font-weight: 400; }
-td { text-align: right; padding: 6px 9px; border-top: 1px solid var(--line); white-space: nowrap; }
+td { text-align: right; padding: 6px 7px; border-top: 1px solid var(--line); white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; position: sticky; left: 0; background: #fff; }
 td.text, th.text { text-align: left; white-space: normal; }
 tr.strong td { background: #eef5fd; font-weight: 600; }

@@ -20,7 +20,7 @@ LABELS = {
     "imbalance_rule": "Imbalance rule",
     "vwap_market": "VWAP, market orders",
     "almgren_chriss": "Almgren–Chriss",
-    "ac_matched": "Almgren–Chriss, the agent's exposure",
+    "ac_matched": "Almgren–Chriss, same exposure",
     "pov": "Participation of volume",
     "submit_and_leave": "Submit and leave",
     "carry": "Carry",
@@ -124,8 +124,8 @@ def cost_against_risk(
             marker={"size": 13, "color": colour(name), "symbol": _symbol(name), "line": {"width": 1, "color": "white"}},
             hovertemplate=f"{label(name)}: SD %{{x:.2f}} bps, mean %{{y:.3f}} bps<extra></extra>",
         )
-    figure = styled(figure, "standard deviation of the cost, bps", "mean cost, bps", 460)
-    return figure.update_layout(legend={"orientation": "h", "y": -0.2, "font": {"size": 11}})
+    figure = styled(figure, "standard deviation of the cost, bps", "mean cost, bps", 500)
+    return figure.update_layout(legend={"orientation": "h", "y": -0.26, "font": {"size": 11}})
 
 
 def _symbol(name: str) -> str:

@@ -72,7 +72,8 @@ def _figures_first(result: Mapping[str, Any], orders: Mapping[str, NDArray[np.vo
         section(
             "Cost table",
             _cost_table(policies),
-            "Implementation shortfall against the arrival mid, fees included; lower is better, below zero is a gain.",
+            "Implementation shortfall against the arrival mid, fees included; lower is better, below zero is a gain."
+            + _participation(result),
         ),
         section(
             "Mean cost",
@@ -102,6 +103,11 @@ def _figures_first(result: Mapping[str, Any], orders: Mapping[str, NDArray[np.vo
         figure = plots.example_order(example)
         parts.append(section(title, figure_html(figure, f"example-{index}"), str(example["caption"])))
     return parts
+
+
+def _participation(result: Mapping[str, Any]) -> str:
+    median = result.get("participation", {}).get("median")
+    return "" if median is None else f" A parent is {100 * median:.2g}% (median) of what traded within its horizon."
 
 
 def _background(result: Mapping[str, Any], extras: Extras) -> list[str]:

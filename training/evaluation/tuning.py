@@ -41,7 +41,7 @@ class TuningGrid:
             substeps=(1, 3, 6, 15, 30),
             ahead=(0, 1),
             thresholds=(0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5),
-            offsets=(-5, -3, -2, -1, 0, 1, 2),
+            offsets=(-2, -1, 0, 1, 2),  # farther away the day's drift decides, not the rule
             participation=(0.25, 0.5, 1.0, 1.5, 2.0, 4.0),
         )
 
