@@ -60,7 +60,7 @@ def finished(
     if log_x:
         figure.update_xaxes(type="log", dtick=1)
     if log_y:
-        figure.update_yaxes(type="log", dtick=1)
+        figure.update_yaxes(type="log", dtick=1, exponentformat="power")
     return figure.update_layout(showlegend=legend, legend={"orientation": "h", "y": 1.02, "yanchor": "bottom"})
 
 

@@ -226,7 +226,7 @@ def durations(samples: Sequence[Sample], bootstrap: BlockBootstrap) -> Fact:
         Curve(
             _DURATIONS_S[shown],
             share[shown],
-            np.maximum(low[shown], 1e-9),
+            low[shown],
             high[shown],
             "seconds",
             "share of longer times",
