@@ -56,13 +56,14 @@ class QueueReactiveParameters(NamedTuple):
     limit_lots: float
     cancel_lots: float  # read where `by_orders` is 0: there a cancel takes lots, not one of the orders
     market_lots: float
-    limit_sizes: NDArray[np.int32]  # (Q,) quantiles of the size in lots, equally probable; empty: geometric
-    cancel_sizes: NDArray[np.int32]
-    market_sizes: NDArray[np.int32]
+    limit_sizes: NDArray[np.int32]  # (L, Q) quantiles of the size in lots, equally probable; Q = 0: geometric
+    cancel_sizes: NDArray[np.int32]  # (L, Q)
+    market_sizes: NDArray[np.int32]  # (1, Q)
     refill_least: int  # a queue that closes the spread has this many orders or units and
     refill_more: float  # a Poisson number with this mean more
     opening_least: NDArray[np.int64]  # (L,) the same for the queues of the opening book
     opening_more: NDArray[np.float64]
+    enters: int  # 1: a price that comes within the tables' levels has a queue as at the opening; 0: it is empty
     revealed: NDArray[np.int32]  # (Q,) quantiles of the lots behind a depleted queue, where deeper levels are unknown
     signal_relaxation_s: float
     flow_tilt: float
@@ -87,7 +88,6 @@ def published_tables(parameters: MarketParameters | None = None) -> QueueReactiv
     thin = 1.0 + (p.refill - 1.0) * np.maximum(0.0, 1.0 - orders / p.typical_orders)
     adds = [p.adds_best] + [p.adds_deep] * (LEVELS - 1)
     cancels = [p.cancels_best] + [p.cancels_deep] * (LEVELS - 1)
-    none = np.zeros(0, np.int32)
     return QueueReactiveParameters(
         limit=np.array([rate * thin for rate in adds]),
         cancel=np.array([rate * orders for rate in cancels]),
@@ -101,14 +101,15 @@ def published_tables(parameters: MarketParameters | None = None) -> QueueReactiv
         limit_lots=p.order_lots,
         cancel_lots=p.order_lots,
         market_lots=p.trade_lots,
-        limit_sizes=none,
-        cancel_sizes=none,
-        market_sizes=none,
+        limit_sizes=np.zeros((LEVELS, 0), np.int32),
+        cancel_sizes=np.zeros((LEVELS, 0), np.int32),
+        market_sizes=np.zeros((1, 0), np.int32),
         refill_least=3,
         refill_more=p.typical_orders / 2,
         opening_least=np.full(LEVELS, 4),
         opening_more=np.full(LEVELS, p.typical_orders - 4),
-        revealed=none,
+        enters=0,
+        revealed=np.zeros(0, np.int32),
         signal_relaxation_s=p.signal_relaxation_s,
         flow_tilt=p.flow_tilt,
         max_flow_tilt=p.max_flow_tilt,

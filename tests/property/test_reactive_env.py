@@ -13,7 +13,7 @@ from feature_repo.errors import InputError
 from feature_repo.pipeline.kernels import SIGNAL_V1, FeatureState
 from serving.contracts.actions import ACTION_SETS
 from serving.contracts.observation import MARKET_NAMES, OBSERVATION_NAMES
-from training.execution.baselines import default_policies
+from training.execution.baselines import Pov, default_policies
 from training.execution.config import NS, ExecutionConfig
 from training.execution.env import ExecutionEnv
 from training.execution.parents import ParentOrder, sample_parents
@@ -244,3 +244,15 @@ def test_what_the_reactive_world_cannot_do_is_refused(days):
     vector = ExecutionVectorEnv(days, replace(CONFIG, world="replay"), 2)
     with pytest.raises(InputError, match="one market, history"):
         vector.reset(options={"parents": parents, "markets": np.arange(2)})
+
+
+def test_participation_keeps_up_with_the_volume_of_its_own_market(days):
+    config = replace(CONFIG, maker_fee_bps=0.0, taker_fee_bps=0.0)
+    parents = sample_parents(days, config, np.random.default_rng(6), 40)
+    parents["lots"] = 5000  # more than a tenth of any market's volume
+    rows = run_policy(Pov(0.1), days, parents, config).rows
+    taken = rows["completion"] * rows["quantity_lots"]
+    other = run_policy(Pov(0.1), days, parents, replace(config, market_seed=9)).rows
+    assert (taken > 0).all() and taken.std() > 0.1 * taken.mean()  # each market has a volume of its own
+    assert (other["completion"] != rows["completion"]).any()
+    assert 50 < taken.mean() < 1000  # of some 2,300 lots in five minutes at the published tables

@@ -17,7 +17,7 @@ from training.market.reactive.rows import show, simulate_book
 from training.market.reactive.state import NS, RING, market_seed, new_markets, prepare
 
 TABLES = published_tables()
-IN_LOTS = TABLES._replace(by_orders=0, cancel_sizes=np.array([1, 2, 3, 9, 20], np.int32))
+IN_LOTS = TABLES._replace(by_orders=0, cancel_sizes=np.array([[1, 2, 3, 9, 20]] * 6, np.int32))
 seeds = st.integers(0, 2**31 - 1)
 
 

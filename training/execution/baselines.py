@@ -189,8 +189,8 @@ class Pov:
 
     def decide(self, batch: DecisionBatch) -> NDArray[np.void]:
         """What the observed volume allows and is not filled yet."""
-        if batch.config.world == "reactive":
-            raise InputError("pov reads the recorded day's volume; the reactive world trades another one")
+        if batch.traded is not None:
+            return _market(batch, np.floor(self.rate * batch.traded).astype(np.int64) - batch.filled)
         volume = np.zeros(len(batch.lots), np.int64)
         for index in np.unique(batch.day):
             here = batch.day == index

@@ -39,6 +39,7 @@ class DecisionBatch:
     rest_px: Ints
     rest_lots: Ints
     rest_ahead: Ints
+    traded: Ints | None = None  # lots that others traded since the arrival, where the market is not the recorded day's
 
     def scheduled(self, step: int) -> Ints:
         """Lots that the even schedule has sent by the end of slice `step`."""

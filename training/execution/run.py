@@ -11,6 +11,7 @@ from training.execution.policies import DecisionBatch, ModelPolicy, Policy, Rand
 from training.execution.steppers import make_stepper
 from training.market.day import MarketDay
 from training.market.engine import Engine
+from training.market.reactive.world import ReactiveEngine
 
 RESULT_DTYPE = np.dtype(
     [
@@ -94,7 +95,9 @@ def run_policy(
     return RunResult(policy.name, results(engine, days, config), engine.fills(), config.fill_model)
 
 
-def _run_messages(policy: Policy, engine: Engine, days: Sequence[MarketDay], config: ExecutionConfig) -> None:
+def _run_messages(
+    policy: Policy, engine: Engine | ReactiveEngine, days: Sequence[MarketDay], config: ExecutionConfig
+) -> None:
     starts = engine.states["start_ns"].copy()
     pause = config.interval_ns // policy.substeps
     for step in range(config.slices):
@@ -106,7 +109,7 @@ def _run_messages(policy: Policy, engine: Engine, days: Sequence[MarketDay], con
 
 
 def _batch(
-    engine: Engine,
+    engine: Engine | ReactiveEngine,
     days: Sequence[MarketDay],
     config: ExecutionConfig,
     step: int,
@@ -121,10 +124,11 @@ def _batch(
     return DecisionBatch(
         days=days, config=config, step=step, substep=substep, now_ns=now,
         own_px=own_px, own_sz=own_sz, opp_px=opp_px, opp_sz=opp_sz, **columns,
+        traded=engine.traded() if isinstance(engine, ReactiveEngine) else None,
     )  # fmt: skip
 
 
-def results(engine: Engine, days: Sequence[MarketDay], config: ExecutionConfig) -> NDArray[np.void]:
+def results(engine: Engine | ReactiveEngine, days: Sequence[MarketDay], config: ExecutionConfig) -> NDArray[np.void]:
     """RESULT_DTYPE rows of finished episodes; the four parts sum to `is_bps` up to rounding of floats."""
     states = engine.states
     rows = np.zeros(len(states), RESULT_DTYPE)

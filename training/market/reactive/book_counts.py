@@ -169,12 +169,12 @@ def _moment(
             count_end(counts, units[b, 0], spread)
             counts.totals[TRADED] += min(pending[b], lots[b, 0])
             counts.totals[DEPLETED] += lots[b, 0]
-            keep(sizes, 4, new_lots[b, 0])
+            keep(sizes, 4, 0, new_lots[b, 0])
             gap, events, pending[b] = outward, events + 1, 0
         elif shift == 0:
             if fresh[b] > 0:
                 counts.market[units[b, 0]] += 1
-                keep(sizes, MARKET, fresh[b])
+                keep(sizes, MARKET, 0, fresh[b])
                 events += 1
             change = new_lots[b, 0] - lots[b, 0]
             if change < 0:
@@ -192,7 +192,7 @@ def _moment(
     for b in range(2):
         if (sides[2 * b][before, 0] - sides[2 * b][row, 0]) * (1 if b == 1 else -1) > 0:
             count_closing(counts, b, gap, lean)
-            keep(sizes, 3, new_units[b, 0])
+            keep(sizes, 3, 0, new_units[b, 0])
             events, pending[b] = events + 1, 0
     return events, 0 if spread_now == 1 else gap
 
@@ -204,8 +204,8 @@ def _changed(counts, sizes, level, units, change):
         return 0
     if change > 0:
         counts.limit[level, units] += 1
-        keep(sizes, LIMIT, change)
+        keep(sizes, LIMIT, level, change)
     else:
         counts.cancel[level, units] += 1
-        keep(sizes, CANCEL, -change)
+        keep(sizes, CANCEL, level, -change)
     return 1

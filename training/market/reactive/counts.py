@@ -42,6 +42,7 @@ class Sizes(NamedTuple):
     """Sizes in lots as they were met: `lots (3, C)` by kind, `refill (C,)`, `revealed (C,)`; `filled (5,)` of each."""
 
     lots: NDArray[np.int64]
+    levels: NDArray[np.int8]  # (3, C) where they were met
     refill: NDArray[np.int64]
     revealed: NDArray[np.int64]
     filled: NDArray[np.int64]
@@ -61,16 +62,17 @@ def empty_counts(levels: int, minutes: int) -> FlowCounts:
 def empty_sizes(room: int) -> Sizes:
     """Room for `room` sizes of each kind; more are counted but not kept."""
     rows = [np.zeros(room, np.int64) for _ in range(2)]
-    return Sizes(np.zeros((3, room), np.int64), rows[0], rows[1], np.zeros(5, np.int64))
+    lots, levels = np.zeros((3, room), np.int64), np.zeros((3, room), np.int8)
+    return Sizes(lots, levels, rows[0], rows[1], np.zeros(5, np.int64))
 
 
 @njit(cache=True)
-def keep(sizes, kind, lots):
+def keep(sizes, kind, level, lots):
     """Keep a size: LIMIT, CANCEL, MARKET, 3 for orders or units of a new best queue, 4 for lots of a revealed one."""
     at = sizes.filled[kind]
     if at < sizes.refill.shape[0]:
         if kind < 3:
-            sizes.lots[kind, at] = lots
+            sizes.lots[kind, at], sizes.levels[kind, at] = lots, level
         elif kind == 3:
             sizes.refill[at] = lots
         else:
@@ -155,11 +157,12 @@ def add_counts(parts: Sequence[FlowCounts]) -> FlowCounts:
 
 def add_sizes(parts: Sequence[Sizes]) -> Sizes:
     """Sizes of several days in one."""
-    columns = [np.concatenate([part.lots[kind, : part.filled[kind]] for part in parts]) for kind in range(3)]
+    filled = np.sum([part.filled for part in parts], axis=0)
+    room = max(int(filled[:3].max()), 1)
+    lots, levels = np.zeros((3, room), np.int64), np.zeros((3, room), np.int8)
+    for kind in range(3):
+        lots[kind, : filled[kind]] = np.concatenate([part.lots[kind, : part.filled[kind]] for part in parts])
+        levels[kind, : filled[kind]] = np.concatenate([part.levels[kind, : part.filled[kind]] for part in parts])
     refill = np.concatenate([part.refill[: part.filled[3]] for part in parts])
     revealed = np.concatenate([part.revealed[: part.filled[4]] for part in parts])
-    filled = np.array([*(len(column) for column in columns), len(refill), len(revealed)])
-    lots = np.zeros((3, max(filled[:3].max(), 1)), np.int64)
-    for kind, column in enumerate(columns):
-        lots[kind, : len(column)] = column
-    return Sizes(lots, refill, revealed, filled)
+    return Sizes(lots, levels, refill, revealed, filled)

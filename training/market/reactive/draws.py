@@ -78,10 +78,10 @@ def exponential(m):
 
 
 @inlined
-def size(m, scale, quantiles):
-    """Lots of an order: geometric from 1 on (`geometric_scale`), or one of `quantiles (Q,) int32` where given."""
-    if quantiles.shape[0] > 0:
-        return np.int64(quantiles[np.int64(uniform(m) * quantiles.shape[0])])
+def size(m, scale, quantiles, level):
+    """Lots of an order: geometric from 1 on (`geometric_scale`), or of `quantiles (L, Q) int32` where there are any."""
+    if quantiles.shape[1] > 0:
+        return np.int64(quantiles[level, np.int64(uniform(m) * quantiles.shape[1])])
     return 1 + np.int64(exponential(m) * scale)
 
 

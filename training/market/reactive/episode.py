@@ -38,7 +38,7 @@ SEEN_DTYPE = np.dtype(
         ("bar_ns", np.int64),  # when the next bar of the features ends
         ("rows", np.int64),  # visible rows so far
         ("mid2", np.int64),  # twice the mid, ticks; the last known one where a side is empty
-        ("valid", np.int64),  # 1: the last bar ended on a two-sided book
+        ("traded", np.int64),  # lots that others traded with one another since the arrival
         ("number", np.int64),  # the market's number
     ]
 )
@@ -122,6 +122,7 @@ def start_episode(world, i, state, parent, record, base, number, fills, fill_cou
     seen.bar_ns = first_bar + NS
     _play(world, i, state, parent.start_ns, np.int64(NO_LIMIT), 0, fills, fill_count)
     state.arrival_mid2 = state.last_mid2 = seen.mid2
+    seen.traded = 0
     return True
 
 
@@ -157,6 +158,7 @@ def _play(world, i, state, until_ns, until_rows, episode, fills, fill_count):
             changed = show(market, levels)
             if changed or market.trade_lots > 0:
                 _tell(world, i, market, seen, levels)
+            seen.traded += market.trade_lots - market.filled
             if market.filled > 0:
                 _fill_passively(state, market, seen.mid2, episode, fills, fill_count)
             continue

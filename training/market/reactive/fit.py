@@ -209,8 +209,10 @@ def _fit(
     refill_units = float(refill.mean()) if len(refill) else 1.0
     kinds = {"limit": LIMIT, "cancel": CANCEL, "market": MARKET}
     lots = {name: sizes.lots[row, : sizes.filled[row]] for name, row in kinds.items()}
-    none, published = np.zeros(0, np.int32), MarketParameters()
-    tables = {name: none if by_orders else quantiles(values) for name, values in lots.items()}
+    published = MarketParameters()
+    tables = {name: np.zeros((1 if name == "market" else levels, 0), np.int32) for name in kinds}
+    if not by_orders:
+        tables = {name: size_table(sizes, row, len(tables[name])) for name, row in kinds.items()}
     parameters = QueueReactiveParameters(
         limit=np.array([rate_table(cells, "limit", level, length) for level in range(levels)]),
         cancel=np.array([rate_table(cells, "cancel", level, length) for level in range(levels)]),
@@ -231,7 +233,8 @@ def _fit(
         refill_more=max(0.0, refill_units - 1.0),
         opening_least=np.ones(levels, np.int64),
         opening_more=np.maximum(0.0, mean_units - 1.0),
-        revealed=quantiles(sizes.revealed[: sizes.filled[4]]) if levels == 1 else none,
+        enters=1,
+        revealed=quantiles(sizes.revealed[: sizes.filled[4]]) if levels == 1 else np.zeros(0, np.int32),
         signal_relaxation_s=published.signal_relaxation_s,
         flow_tilt=published.flow_tilt,
         max_flow_tilt=published.max_flow_tilt,
@@ -240,6 +243,13 @@ def _fit(
         u_shape=activity.u_shape,
     )
     return ReactiveFit(parameters, cells, counts, activity, reference, days, method)
+
+
+def size_table(sizes: Sizes, kind: int, levels: int) -> NDArray[np.int32]:
+    """Quantiles of the sizes of a kind by level, `(levels, QUANTILES)`; a level without any has those of all."""
+    lots, where = sizes.lots[kind, : sizes.filled[kind]], sizes.levels[kind, : sizes.filled[kind]]
+    rows = [quantiles(lots[where == level]) for level in range(levels)]
+    return np.array([row if len(row) else quantiles(lots) for row in rows], np.int32)
 
 
 def quantiles(values: NDArray[np.int64]) -> NDArray[np.int32]:

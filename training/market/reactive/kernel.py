@@ -105,16 +105,17 @@ def open_market(p, m, seed, start_ns, bid):
     _set_speed(p, m)
     for level in range(p.limit.shape[0]):
         for b in range(2):
-            fill_queue(p, m, b, price_at(m, b, level), p.opening_least[level] + poisson(m, p.opening_more[level]))
+            fill_queue(p, m, b, level, p.opening_least[level] + poisson(m, p.opening_more[level]))
     sum_rates(p, m)
 
 
 @kernel
-def fill_queue(p, m, b, price, count):
-    """`count` new orders join a price."""
+def fill_queue(p, m, b, level, count):
+    """`count` new orders join a level."""
+    price = price_at(m, b, level)
     slot, lots = price & SLOT, np.int64(0)
     for _ in range(count):
-        lots += size(m, m.limit_scale, p.limit_sizes)
+        lots += size(m, m.limit_scale, p.limit_sizes, level)
     m.lots[b, slot] += lots
     m.orders[b, slot] += count
     m.joined += lots
@@ -125,7 +126,7 @@ def fill_queue(p, m, b, price, count):
 def _limit(p, m, b, level):
     price = price_at(m, b, level)
     slot = price & SLOT
-    lots = size(m, m.limit_scale, p.limit_sizes)
+    lots = size(m, m.limit_scale, p.limit_sizes, level)
     if m.lots[b, slot] + lots > MOST_LOTS or price < 1:
         return False
     m.lots[b, slot] += lots
@@ -165,7 +166,7 @@ def _cancel(p, m, b, level):
             return False
         lots = part(m, others, m.orders[b, slot])
     else:
-        lots = min(size(m, m.cancel_scale, p.cancel_sizes), others - least)
+        lots = min(size(m, m.cancel_scale, p.cancel_sizes, level), others - least)
         if lots <= 0:
             return False
     if own > 0:
@@ -236,7 +237,7 @@ def _market(p, m, b):
     """A market order that leaves the best queue standing."""
     price = price_at(m, b, 0)
     standing = m.lots[b, price & SLOT] + own_at(m, b, price)
-    lots = min(size(m, m.market_scale, p.market_sizes), standing - 1)
+    lots = min(size(m, m.market_scale, p.market_sizes, 0), standing - 1)
     if lots < 1:
         return False
     take(p, m, b, price, lots)
@@ -256,7 +257,7 @@ def _deplete(p, m, b):
     cancelled = others - min(others, max(1, np.int64(p.traded_share * others)))
     wanted = others
     if own > 0:
-        wanted = max(others, size(m, m.market_scale, p.market_sizes))
+        wanted = max(others, size(m, m.market_scale, p.market_sizes, 0))
         share = cancelled / others if others > 0 else 0.0
         ahead, middle = np.int64(share * m.own_ahead + 0.5), np.int64(share * m.own_behind + 0.5)
         m.own_ahead, m.own_behind = m.own_ahead - ahead, m.own_behind - middle
@@ -275,7 +276,10 @@ def _deplete(p, m, b):
 
 @kernel
 def retreat(p, m, b, levels):
-    """The best price of a side gives way by `levels` ticks; where deeper levels are unknown, a queue is revealed."""
+    """The best price of a side gives way by `levels` ticks; prices that come within reach may get queues (`enters`).
+
+    Where deeper levels are unknown, the queue that stands at the new best price is drawn from those revealed.
+    """
     m.orders[b, price_at(m, b, 0) & SLOT] = 0
     m.gap = 1 if b == 1 else -1
     if b == 1:
@@ -288,6 +292,11 @@ def retreat(p, m, b, levels):
         m.lots[b, slot] = lots
         m.joined += lots
         refresh(p, m, b, price_at(m, b, 0))
+    if p.enters == 1:
+        deepest = p.limit.shape[0]
+        for level in range(max(1, deepest - levels), deepest):
+            if m.lots[b, price_at(m, b, level) & SLOT] == 0:
+                fill_queue(p, m, b, level, p.opening_least[level] + poisson(m, p.opening_more[level]))
     sum_rates(p, m)
 
 
@@ -305,7 +314,7 @@ def _close_spread(p, m):
     for side in range(2):
         for level in range(KEPT_LEVELS, REACH):
             forget_level(m, side, price_at(m, side, level))
-    fill_queue(p, m, b, price_at(m, b, 0), p.refill_least + poisson(m, p.refill_more))
+    fill_queue(p, m, b, 0, p.refill_least + poisson(m, p.refill_more))
     sum_rates(p, m)
     return True
 

@@ -151,11 +151,11 @@ def _moment(columns, first, end, queues, left, best, units, spread, gap, lean, c
             gap = 1 if b == 1 else -1
         elif traded[b] > 0:
             counts.market[units[b, 0]] += 1
-            keep(sizes, MARKET, traded[b])
+            keep(sizes, MARKET, 0, traded[b])
     for b in range(2):
         if moved[b] > 0:
             count_closing(counts, b, gap, lean)
-            keep(sizes, 3, added[b])
+            keep(sizes, 3, 0, added[b])
             if best[1] - best[0] == 1:
                 gap = 0
     _count_single(kind, side, price, size, first, end, was, moved, units, counts, sizes)
@@ -174,7 +174,7 @@ def _count_single(kind, side, price, size, first, end, was, moved, units, counts
             continue
         if kind[i] == _ADD:
             counts.limit[level, units[b, level]] += 1
-            keep(sizes, LIMIT, size[i])
+            keep(sizes, LIMIT, level, size[i])
         else:
             counts.cancel[level, units[b, level]] += 1
-            keep(sizes, CANCEL, size[i])
+            keep(sizes, CANCEL, level, size[i])

@@ -221,6 +221,10 @@ class ReactiveEngine:
             raise InputError(f"{count} fills exceed the buffer of {len(self.fill_rows)}: record fewer parents")
         return self.fill_rows[:count].copy()
 
+    def traded(self) -> NDArray[np.int64]:
+        """Lots that others traded with one another since the arrival, `(N,) int64`."""
+        return self.world.seen["traded"].copy()
+
     def best(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
         """Own price, own size, opposite price and size at the best, each `(N,) int64`; 0 where a side is empty."""
         out = np.zeros((4, len(self.states)), np.int64)
