@@ -1,5 +1,6 @@
 """Agents outside the night: trained on any source, or judged from their bundle on days that they never saw."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -128,8 +129,10 @@ def judge_bundle(params: BacktestParams, forecasts: str | None, features: str) -
         instruments = sorted({item.instrument_id for item in partitions if item.date in tested})
         opened = open_test_days(id_, instruments, tested, {"agent": bundle.sha256})
         curves = bundle.folder.parent / "curves.json"
+        alone = len({item.date for item in partitions}) == len(tested)  # no day to tune the baselines on
         found = evaluate(
-            folder, forecasts_folder, {"agent": bundle.folder}, out, evaluation_config(settings), progress,
+            folder, forecasts_folder, {"agent": bundle.folder}, out,
+            replace(evaluation_config(settings), untuned=alone), progress,
             curves=curves if curves.is_file() else None, opened_before=opened,
         )  # fmt: skip
         return {**found, "test_days": tested}
@@ -141,13 +144,13 @@ def unseen_days(metadata: Any, dates: list[str], params: BacktestParams) -> list
     """The days to judge on: the last `test_days`, or all that come after every day that the bundle knows.
 
     The baselines need a day before them, to be tuned on: where the data hold none that the bundle knows, it is the
-    first. Raises InputError where no day is left.
+    first, unless there is no other; then they are not tuned. Raises InputError where no day is left.
     """
     days = sorted(set(dates))
     spec = metadata.get("signal_spec") or {}
     seen = [*metadata["training_days"], *spec.get("train_days", [])]
     fresh = [day for day in days if day > max(seen, default="")]
-    if len(fresh) == len(days):
+    if len(fresh) == len(days) > 1:
         fresh = fresh[1:]
     if params.test_days is not None:
         fresh = fresh[-params.test_days :]

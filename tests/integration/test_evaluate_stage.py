@@ -234,6 +234,22 @@ def test_evaluate_when_bundle_takes_a_baselines_name_then_refused(
         evaluate(features, None, {"agent": bundles["agent"], "twap_market": bundles["champion"]}, tmp_path, CONFIG)
 
 
+def test_evaluate_when_no_day_is_before_the_test_then_default_baselines_meet_a_fixed_opponent(
+    bundles: dict[str, Path], tmp_path: Path
+) -> None:
+    root = market(tmp_path / "features", days=DAYS[-1:], close="10:30:00")
+    agent = {"agent": bundles["agent"]}
+    summary = evaluate(root, None, agent, tmp_path, replace(CONFIG, untuned=True))
+    primary = summary["comparisons"][0]
+    assert (primary["b"], primary["primary"], summary["opponents"]) == (
+        "imbalance_rule",
+        True,
+        {"X:A": "imbalance_rule"},
+    )
+    assert any(line.startswith("No day before the test days was there") for line in summary["verdicts"])
+    assert "Baselines, tuned on validation days" not in (tmp_path / "report.html").read_text()
+
+
 def test_evaluate_when_there_is_one_day_then_says_to_widen(bundles: dict[str, Path], tmp_path: Path) -> None:
     root = market(tmp_path / "features", days=DAYS[:1], close="09:50:00")
     with pytest.raises(InputError, match="no day left to test on"):

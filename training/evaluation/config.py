@@ -37,6 +37,9 @@ class EvaluationConfig:
     longest_label_s: int = 0
     """Longest horizon that training looked ahead, seconds; the parents' horizon counts where that is longer."""
 
+    untuned: bool = False
+    """Where there is no day before the test days: baselines with their default parameters, against a fixed opponent."""
+
     calibration_days: int = 3
     """Last training days that volatility and impact of the Almgren-Chriss schedule are measured on."""
 

@@ -15,7 +15,7 @@ from training.evaluation.sensitivity import judge_setting, settings_of, unavaila
 from training.evaluation.statistics import ClusterBootstrap, Comparison, cluster_labels, compare
 from training.evaluation.strata import plan_strata
 from training.evaluation.tca import ORDER_DTYPE
-from training.evaluation.tuning import TunedBaselines, TuningGrid, tune_baselines
+from training.evaluation.tuning import TunedBaselines, TuningGrid, tune_baselines, untuned_baselines
 
 if TYPE_CHECKING:
     from serving.contracts.bundle import Bundle
@@ -56,6 +56,8 @@ def cast(
 
     models = {name: ModelPolicy(name, bundle.decider()) for name, bundle in bundles.items()}
     seeds = [ModelPolicy(config.agent, bundle.decider()) for bundle in seed_bundles]
+    if config.untuned:
+        return _cast(models, seeds, untuned_baselines(scene.days, scene.execution, config.seed))
     tuned = tune_baselines(
         scene.validation,
         scene.execution,
@@ -66,11 +68,15 @@ def cast(
         risk_aversion=config.risk_aversion,
         progress=progress,
     )
+    return _cast(models, seeds, tuned)
+
+
+def _cast(models: "dict[str, ModelPolicy]", seeds: "list[ModelPolicy]", tuned: TunedBaselines) -> Cast:
     baselines: dict[str, dict[str, Policy | ModelPolicy]] = {}
     for key, policies in tuned.policies.items():
         for policy in policies:
             baselines.setdefault(policy.name, {})[key] = policy
-    clash = sorted(set(baselines) & set(bundles))
+    clash = sorted(set(baselines) & set(models))
     if clash:
         raise InputError(f"policy {clash[0]} is the name of a baseline: give the bundle another name")
     return Cast(models, seeds, tuned, baselines)
@@ -152,7 +158,9 @@ def run_frontier(scene: Scene, players: Cast, config: EvaluationConfig) -> list[
     """Mean and SD of the cost of the Almgren-Chriss schedule for each risk aversion of the configuration."""
     from training.execution.baselines import AlmgrenChriss
 
-    points = []
+    points: list[dict[str, Any]] = []
+    if not players.tuned.calibration:
+        return points
     for aversion in config.frontier:
         schedules = {
             key: AlmgrenChriss(risk_aversion=aversion, **measured)

@@ -49,7 +49,7 @@ def open_scene(
     from training.market.day import load_market_days
 
     partitions = list_partitions(features_dir, "features.parquet")
-    splits = split_days(partitions, config.test_days, config.validation_days)
+    splits = split_days(partitions, config.test_days, config.validation_days, all_test=config.untuned)
     for name, bundle in bundles.items():
         seen = sorted(set(bundle.metadata["training_days"]) & set(splits.test_days))
         if seen:
@@ -59,7 +59,7 @@ def open_scene(
     days, impact_missing = _with_impact(features_dir, forecasts_dir, tested)
     earlier = _last_training_days(partitions, splits, config.calibration_days)
     calibration = {key: load_market_days(features_dir, None, chosen) for key, chosen in earlier.items()}
-    for key in sorted({day.partition.instrument_id for day in days} - set(calibration)):
+    for key in [] if config.untuned else sorted({day.partition.instrument_id for day in days} - set(calibration)):
         raise InputError(f"{key} has no training day before its test days: leave it out or widen --from/--to")
     # An instrument that did not trade on the last training days validates on its own last ones.
     judging = _last_training_days(partitions, splits, len(splits.validation_days))

@@ -38,10 +38,13 @@ class Splits:
         return rest or self.train_days
 
 
-def split_days(partitions: Iterable[Partition], test_days: int, validation_days: int = 0) -> Splits:
+def split_days(
+    partitions: Iterable[Partition], test_days: int, validation_days: int = 0, all_test: bool = False
+) -> Splits:
     """The last `test_days` session dates test, all earlier ones train; whole days, over all instruments alike.
 
-    The last `validation_days` of the training days, fewer where one must be left to teach, validate.
+    The last `validation_days` of the training days, fewer where one must be left to teach, validate. With `all_test`
+    every day may test, none left to train on.
 
     Raises InputError where no day is left to train or to test on.
     """
@@ -50,6 +53,8 @@ def split_days(partitions: Iterable[Partition], test_days: int, validation_days:
         raise InputError(f"test_days is {test_days}: at least one day must be held out for the test")
     if not days:
         raise InputError("no session day at all: nothing to train or test on; check the data folder and --from/--to")
+    if all_test and test_days == len(days):
+        return Splits((), tuple(days))
     if len(days) == 1:
         raise InputError(f"one day {days[0]}: no day left to test on; widen --from/--to")
     if test_days >= len(days):

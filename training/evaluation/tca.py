@@ -294,6 +294,8 @@ def sentences(result: Mapping[str, Any], labels: Mapping[str, str], seeds: Seque
             lines.append(f"Not established: that {who} and {b} differ in cost{where} ({figures}; {item['why_not']}).")
     if sum(item["primary"] for item in result["comparisons"]) > 1:
         lines.append("One comparison was declared for each instrument; each stands alone at its level.")
+    if not result.get("tuning", {"days": ["some"]})["days"]:
+        lines.append("No day before the test days was there: baselines have default parameters, a fixed opponent.")
     if result["clusters"] == "half hour":
         lines.append("Too few test days to resample: intervals are over half-hours and say nothing of other days.")
     if len(seeds) < 2:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from training.market.day import MarketDay
 
 Params = dict[str, Any]
+UNTUNED_OPPONENT = "imbalance_rule"
+"""Opponent where no day before the test days is there to choose one on: the rule that the first champion follows."""
 EXPOSURE_PARENTS = 200  # validation parents whose fills are kept to measure the agent's exposure
 
 
@@ -128,6 +130,18 @@ def tune_baselines(
         tuned.opponents[key], tuned.parents[key], tuned.calibration[key] = best.policy, len(parents), measured
     progress(len(by_instrument), len(by_instrument), "instruments tuned")
     return tuned
+
+
+def untuned_baselines(days: "Sequence[MarketDay]", config: "ExecutionConfig", seed: int) -> TunedBaselines:
+    """Every baseline with its default parameters for the instruments of `days`, whose market is not looked at.
+
+    For days that nothing earlier is known of. The opponent is UNTUNED_OPPONENT, declared here for all of them.
+    """
+    from training.execution.baselines import default_policies
+
+    keys = sorted({day.partition.instrument_id for day in days})
+    policies: dict[str, list[Policy | ModelPolicy]] = {key: list(default_policies(config, seed)) for key in keys}
+    return TunedBaselines(policies, {}, dict.fromkeys(keys, UNTUNED_OPPONENT), (), {}, {})
 
 
 Candidate = tuple[str, Params, Any]
