@@ -13,7 +13,7 @@ from flows.ids import lake
 from flows.settings import settings
 from serving.registry import Registry, Version
 
-RULE_NAMES = {"static": "bundle 0 (imbalance rule)", "ppo": "PPO agent"}
+RULE_NAMES = {"static": "bundle 0 (imbalance rule)", "ppo": "PPO agent", "dqn": "DQN agent"}
 
 
 def open_registry(source: str) -> Registry:

@@ -63,7 +63,7 @@ def run() -> dict[str, Any]:
 
 def ppo_rows(make_env: "EnvFactory", config: "AgentConfig", updates: int = UPDATES) -> list[Row]:
     """Our runner and learner, and RLlib's own, in turn."""
-    from training.execution.ppo import build_algorithm
+    from training.execution.ppo import build_algorithm, stop
 
     module = _module(make_env, config)
     ours, stock = build_algorithm(make_env, module, config, 1), stock_ppo(make_env, module, config)
@@ -82,8 +82,8 @@ def ppo_rows(make_env: "EnvFactory", config: "AgentConfig", updates: int = UPDAT
                 measure("stock", lambda: _trained(stock))
                 measure("stock sampling", lambda: _sampled(stock))
     finally:
-        ours.stop()
-        stock.stop()
+        stop(ours)
+        stop(stock)
     core, wall = ({name: statistics.median(r[i] for r in found) for name, found in rates.items()} for i in (0, 1))
     ratio, sampling = core["ours"] / core["stock"], core["ours sampling"] / core["stock sampling"]
     return [
@@ -101,7 +101,7 @@ def dqn_rows(make_env: "EnvFactory", config: "AgentConfig", updates: int = UPDAT
     """DQN at training intensity 1, once its replay buffer has what learning starts with."""
     from dataclasses import replace
 
-    from training.execution.ppo import build_algorithm
+    from training.execution.ppo import build_algorithm, stop
 
     chosen = replace(config, algorithm="dqn", dqn_learning_starts=BATCH // 2)
     algorithm = build_algorithm(make_env, _module(make_env, chosen), chosen, 1)
@@ -109,7 +109,7 @@ def dqn_rows(make_env: "EnvFactory", config: "AgentConfig", updates: int = UPDAT
         algorithm.train()
         found = [_rate(lambda: _trained(algorithm)) for _ in range(updates)]
     finally:
-        algorithm.stop()
+        stop(algorithm)
     core, wall = (statistics.median(rate[i] for rate in found) for i in (0, 1))
     return [
         Row("dqn steps/s", core, "steps/s", DQN_TARGET, core >= DQN_TARGET),

@@ -85,7 +85,7 @@ def test_training_when_started_from_a_bundle_then_begins_with_its_policy_on_one_
 
 @pytest.mark.parametrize("config", [TINY, DQN], ids=["ppo", "dqn"])
 def test_training_when_runners_are_remote_then_each_samples_its_own_parents(features_dir, tmp_path, config):
-    from training.execution.ppo import build_algorithm, new_module
+    from training.execution.ppo import build_algorithm, new_module, stop
     from training.execution.world import open_worlds
 
     world, _ = open_worlds(features_dir, None, config)
@@ -105,7 +105,7 @@ def test_training_when_runners_are_remote_then_each_samples_its_own_parents(feat
             lambda runner: (runner.worker_index, runner._seed), local_env_runner=False
         )
     finally:
-        algorithm.stop()
+        stop(algorithm)
     assert result["env_runners"]["num_env_steps_sampled_lifetime"] >= config.batch_steps
     assert result["learners"]["default_policy"]["num_module_steps_trained_lifetime"] > 0
     assert seeds == [(1, 2)]
@@ -145,7 +145,7 @@ class Gamble(gym.vector.VectorEnv):
 @pytest.mark.parametrize("weight, wanted", [(0.0, 1), (0.9, 0)])
 def test_training_when_risk_averse_then_declines_the_gamble_that_wins_on_average(weight, wanted):
     """Costs 1 for sure against 0.7 on average; the worst tenth costs 1 against 7."""
-    from training.execution.ppo import build_algorithm, greedy, new_module
+    from training.execution.ppo import build_algorithm, greedy, new_module, stop
 
     config = AgentConfig(
         env_steps=20 * 1_024, num_envs=64, batch_steps=1_024, minibatch_steps=256, epochs=4, learning_rate=3e-3,
@@ -160,7 +160,7 @@ def test_training_when_risk_averse_then_declines_the_gamble_that_wins_on_average
             algorithm.train()
         act = greedy(algorithm.get_module())
     finally:
-        algorithm.stop()
+        stop(algorithm)
     seen = np.random.default_rng(9).uniform(-1.0, 1.0, (200, 2)).astype(np.float32)
     assert (act(seen, np.ones((200, 2), np.float32)) == wanted).mean() > 0.95
 

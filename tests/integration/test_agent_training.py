@@ -53,7 +53,7 @@ def test_training_when_started_from_a_rule_then_the_untrained_twin_is_still_rand
 
 @pytest.mark.ray
 def test_runner_when_it_samples_then_episodes_are_whole_and_within_their_masks(features_dir):
-    from training.execution.ppo import build_algorithm, new_module
+    from training.execution.ppo import build_algorithm, new_module, stop
     from training.execution.world import open_worlds
 
     world, _ = open_worlds(features_dir, None, TINY)
@@ -65,7 +65,7 @@ def test_runner_when_it_samples_then_episodes_are_whole_and_within_their_masks(f
         runner = algorithm.env_runner
         first, second = (list(runner.sample(num_timesteps=500)[0].episodes()) for _ in range(2))
     finally:
-        algorithm.stop()
+        stop(algorithm)
     slices = 300 // 30
     for batch in (first, second):
         assert 500 <= sum(len(episode) for episode in batch) < 500 + TINY.num_envs

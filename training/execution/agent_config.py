@@ -161,6 +161,9 @@ class AgentConfig:
     fine_tune_from: str | None = None
     """Bundle folder whose policy and normaliser the training starts from, e.g. one of many symbols for one of them."""
 
+    signals: bool = True
+    """Show the policy the stored forecasts; without, they are flagged missing. The difference is their worth."""
+
     symbols: tuple[str, ...] = ()
     """Symbols to train on; empty: all that the features hold."""
 

@@ -85,8 +85,7 @@ def train_policy(
                 _load(algorithm, weights_of(module))
             _train(algorithm, world, validate, config, on_update, course, checkpoint)
         finally:
-            algorithm.stop()
-            shutil.rmtree(algorithm.logdir, ignore_errors=True)  # an empty folder that Ray leaves in the home folder
+            stop(algorithm)
     best = course.best
     assert best is not None, "update 0 is always validated"
     return Trained(seed, tuple(course.curve), best[1], best[0], best[2])
@@ -168,6 +167,12 @@ def build_algorithm(make_env: "EnvFactory", module: "ActingModule", config: Agen
 
         return dqn_config(make_env, module, config, seed).build_algo()
     return ppo_config(make_env, module, config, seed).build_algo()
+
+
+def stop(algorithm: "Algorithm") -> None:
+    """Stop an algorithm and remove the folder that it opened in the user's home."""
+    algorithm.stop()
+    shutil.rmtree(algorithm.logdir, ignore_errors=True)
 
 
 def ppo_config(make_env: "EnvFactory", module: "ActingModule", config: AgentConfig, seed: int) -> "PPOConfig":

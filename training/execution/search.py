@@ -1,5 +1,9 @@
 """Search for training settings with Ray Tune: each trial is one short training, judged on the validation days."""
 
+import contextlib
+import os
+import sys
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,7 +35,13 @@ def search(
     def objective(chosen: dict[str, Any]) -> None:
         _trial(features_dir, forecasts_dir, applied(config, chosen))
 
-    with local_ray(max(1, config.ray_cpus), config.ray_address):
+    # The reporter that Tune has by default prints to standard output, which belongs to the command's answer.
+    os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
+    with (
+        local_ray(max(1, config.ray_cpus), config.ray_address),
+        tempfile.TemporaryDirectory() as results,
+        contextlib.redirect_stdout(sys.stderr),
+    ):
         tuner = tune.Tuner(
             objective,
             param_space=space,
@@ -42,7 +52,7 @@ def search(
                 scheduler=MedianStoppingRule(grace_period=2),
                 search_alg=tune.search.basic_variant.BasicVariantGenerator(random_state=seed),
             ),
-            run_config=tune.RunConfig(verbose=0),
+            run_config=tune.RunConfig(storage_path=results, verbose=0),
         )
         found = tuner.fit()
     rows = [
@@ -62,8 +72,6 @@ def applied(config: AgentConfig, chosen: dict[str, Any]) -> AgentConfig:
 
 def _trial(features_dir: Path, forecasts_dir: Path | None, config: AgentConfig) -> None:
     """One training in a worker of Ray Tune; reports every validation."""
-    import tempfile
-
     from ray import tune
 
     from training.execution.ppo import Update

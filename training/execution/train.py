@@ -40,6 +40,8 @@ def train_agent(
     read. Returns what was trained and its validation figures, in bps of implementation shortfall.
     Raises InputError where a day is absent or unusable, or where the training diverged.
     """
+    if not config.signals:
+        forecasts_dir = None
     training, validation = open_worlds(features_dir, forecasts_dir, config)
     done_before = 0
 

@@ -22,6 +22,9 @@ MARGIN_BPS = 0.2
 """Lead that imitation gives the value of the rule's action, in the reward's unit."""
 
 
+SHUT_OUT = 1e12
+"""Scale of a column that a policy shall not see."""
+
 AS_CONTINUOUS = np.array([(-1.0, 0.0), (1.0, 0.1), (1.0, 0.25), (1.0, 0.75)], np.float32)
 """Share and aggressiveness that do what each discrete action does: nothing, at the best price, inside, across."""
 
@@ -75,10 +78,14 @@ def roll_out(make_env: "EnvFactory", policy: Policy, steps: int, config: AgentCo
 
 
 def fit_normaliser(observations: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Mean and scale, both (D,) float32, of `observations` (M, D); a column that hardly varies has scale 1."""
+    """Mean and scale, both (D,) float32, of `observations` (M, D).
+
+    A column that never varied, e.g. forecasts where there are none, is shut out by a scale that leaves nothing of it:
+    nothing was learned of it, and a policy must not act on it where it does vary.
+    """
     mean = observations.mean(axis=0, dtype=np.float64)
     scale = observations.std(axis=0, dtype=np.float64)
-    return mean.astype(np.float32), np.where(scale > 1e-6, scale, 1.0).astype(np.float32)
+    return mean.astype(np.float32), np.where(scale > 1e-6, scale, SHUT_OUT).astype(np.float32)
 
 
 def imitate(module: "ActingModule", rows: Rows, config: AgentConfig, seed: int, values_only: bool = False) -> None:

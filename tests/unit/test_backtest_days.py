@@ -1,0 +1,33 @@
+import pytest
+
+from feature_repo.errors import InputError
+from flows.backtest import BacktestParams, unseen_days
+
+DAYS = ["2024-01-02", "2024-01-03", "2024-01-04", "2024-01-05"]
+
+
+def judged(training_days, signal_days=(), dates=DAYS, **params):
+    metadata = {"training_days": list(training_days), "signal_spec": {"train_days": list(signal_days)}}
+    return unseen_days(metadata, dates, BacktestParams(bundle="b", **params))
+
+
+def test_backtest_when_no_days_are_asked_for_then_judges_on_all_that_the_bundle_does_not_know():
+    assert judged(DAYS[:2]) == DAYS[2:]
+    assert judged(DAYS[:1], signal_days=DAYS[:3]) == DAYS[3:]
+
+
+def test_backtest_when_every_day_is_new_then_the_first_one_tunes_the_baselines():
+    assert judged(["2023-12-29"]) == DAYS[1:]
+    assert judged([]) == DAYS[1:]
+    assert judged([], dates=DAYS[:1]) == DAYS[:1], "one day alone is judged on with baselines that are not tuned"
+
+
+def test_backtest_when_days_are_asked_for_then_takes_the_last_ones_among_the_unknown():
+    assert judged(DAYS[:1], test_days=2) == DAYS[2:]
+    assert judged(DAYS[:3], test_days=2) == DAYS[3:]
+
+
+@pytest.mark.parametrize("known, dates", [(DAYS, DAYS), (DAYS[:1], DAYS[:1]), (["2025-01-01"], DAYS)])
+def test_backtest_when_no_day_is_left_then_says_which_the_bundle_knows(known, dates):
+    with pytest.raises(InputError, match="no day to judge on among 2024-01-02"):
+        judged(known, dates=dates)
