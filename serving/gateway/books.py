@@ -76,6 +76,12 @@ class Node(Plain):
         """Today's profit, realised and marked."""
         return self.realised + self.unrealised
 
+    def raise_peak(self) -> None:
+        """Remember the day's best profit."""
+        profit = self.realised + self.unrealised
+        if profit > self.peak:
+            self.peak = profit
+
     def start_day(self) -> None:
         """Begin the day's counters; kills and breakers stay."""
         killed, liquidating, tripped = self.killed, self.liquidating, self.tripped
@@ -197,16 +203,15 @@ class Leg(Plain):
         for node in self.nodes:
             node.realised += realised
         self.mark()
+        for node in self.nodes:
+            node.raise_peak()
 
     def mark(self) -> None:
-        """Bring marked profit and worst-case values to the present mark, and the peaks with them."""
+        """Bring marked profit and worst-case values to the present mark; peaks follow once every leg is marked."""
         unrealised = self.position * self.book.mark * self.book.tick_value - self.cost
         change, self.unrealised = unrealised - self.unrealised, unrealised
         for node in self.nodes:
             node.unrealised += change
-            profit = node.realised + node.unrealised
-            if profit > node.peak:
-                node.peak = profit
         self.revalue()
 
 

@@ -29,11 +29,15 @@ def opened(state: "State", event: e.Opened) -> None:
 
 def marked(state: "State", event: e.Marked) -> None:
     """Revalue the legs that hold the symbols."""
+    nodes = {}
     for symbol, ticks in event.marks:
         book = state.symbols[symbol]
         book.mark = ticks
         for leg in book.legs:
             leg.mark()
+            nodes.update((id(node), node) for node in leg.nodes)
+    for node in nodes.values():
+        node.raise_peak()
 
 
 def day_started(state: "State", event: e.DayStarted) -> None:

@@ -83,7 +83,13 @@ class Gateway:
             except JournalError as error:
                 self._break(str(error), now)
                 raise
+        if not self._outbox:
+            return
         outbox, self._outbox = self._outbox, []
+        mono_ns = self.read_clock(now).mono_ns
+        for window in self.live.windows.values():
+            if window.unsent:
+                window.leave(mono_ns)
         for message, decided_ns in outbox:
             self._send(message, decided_ns, now)
 
@@ -305,6 +311,7 @@ class Gateway:
             if window is not None:
                 window.times[window.next] = now.mono_ns
                 window.next = window.next + 1 if window.next + 1 < window.limit else 0
+                window.unsent += 1
         recent = at.recent
         if len(recent) >= RECENT_MAX:
             old_ns = now.mono_ns - at.limits.duplicate_window_ns

@@ -90,12 +90,16 @@ class ClockOffset:
 
 
 class Window:
-    """The times of the last `limit` messages; full, with messages of its beginning, when it is new."""
+    """The times of the last `limit` messages; full, with messages of its beginning, when it is new.
 
-    __slots__ = ("limit", "next", "times")
+    A message counts from its decision, and again from the moment it leaves: a group that leaves late and at once must
+    not let more reach the venue within a second.
+    """
+
+    __slots__ = ("limit", "next", "times", "unsent")
 
     def __init__(self, limit: int, mono_ns: int) -> None:
-        self.limit, self.next = limit, 0
+        self.limit, self.next, self.unsent = limit, 0, 0
         self.times = [mono_ns] * limit
 
     def is_full(self, mono_ns: int) -> bool:
@@ -103,10 +107,17 @@ class Window:
         return not self.limit or mono_ns - self.times[self.next] < SECOND_NS
 
     def count(self, mono_ns: int) -> None:
-        """Another message goes."""
+        """Another message is decided."""
         if self.limit:
             self.times[self.next] = mono_ns
             self.next = self.next + 1 if self.next + 1 < self.limit else 0
+            self.unsent += 1
+
+    def leave(self, mono_ns: int) -> None:
+        """What was decided leaves now."""
+        for back in range(1, min(self.unsent, self.limit) + 1):
+            self.times[self.next - back] = mono_ns
+        self.unsent = 0
 
 
 class Live:

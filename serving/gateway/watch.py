@@ -12,7 +12,7 @@ from serving.gateway.order_table import Order
 
 MARK_EVERY_NS = SECOND_NS
 MARK_MOVE_BPS = 10
-"""A held symbol is marked every second, and at once when its mid moved by this much."""
+"""Every symbol is marked at once when its mid moved by this much, and one that is held every second too."""
 CANCEL_RETRY_NS = SECOND_NS
 """A cancel of the gateway's own that stays unanswered goes again after this."""
 STATUSES = ("open", "halted", "closed", "auction", "unknown")
@@ -32,9 +32,9 @@ class Watch:
         clock = self.gateway.read_clock(now)
         self.gateway.live.market(venue, symbol).quote(bid, ask, clock.mono_ns)
         book = self.gateway.state.symbols.get(symbol)
-        if book is not None and book.legs and bid <= ask:
+        if book is not None and bid <= ask:
             moved2 = abs(bid + ask - 2 * book.mark)
-            if moved2 * BPS > MARK_MOVE_BPS * 2 * book.mark and any(leg.position for leg in book.legs):
+            if moved2 * BPS > MARK_MOVE_BPS * 2 * book.mark:
                 self.gateway.record(Marked(utc_ns=clock.utc_ns, marks=((symbol, (bid + ask) // 2),)))
 
     def volume(self, venue: str, symbol: str, lots: int) -> None:

@@ -202,3 +202,13 @@ def test_state_hash_tells_any_two_states_apart():
         step()
         assert world.state.hash() not in seen
         seen.add(world.state.hash())
+
+
+def test_peak_is_that_of_the_whole_book_and_not_of_a_mark_half_done():
+    world = World()
+    world.hold(100, strategy="S1")
+    world.hold(-100, strategy="S2")
+    for bid in (10_090, 9_890, 10_090):
+        world.see(bid, bid + 20)
+    assert world.state.all.unrealised == 0 and world.state.all.peak == 0
+    assert world.state.node("strategy", "S1").peak == world.state.node("strategy", "S2").peak == 100 * 100 * TICK_VALUE

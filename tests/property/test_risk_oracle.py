@@ -1,0 +1,52 @@
+"""A million adversarial requests over eight streams: an oracle on the venue's log finds no breach, and would find one."""
+
+import pytest
+from gateway_oracle import Breach, Oracle
+from gateway_streams import SinkDisk, Streams
+
+from serving.gateway import audit
+from serving.gateway.controls import registry
+
+
+def run(seed, requests, disk=None, **options):
+    oracle = Oracle()
+    streams = Streams(seed, oracle.read, disk)
+    streams.run(requests, **options)
+    assert not streams.gateway.broken and not streams.gateway.state.halted
+    return streams, oracle
+
+
+def test_oracle_finds_no_breach_in_a_million_adversarial_requests():
+    streams, oracle = run(11, 1_000_000)
+    assert streams.requests == 1_000_000 and streams.days == 10
+    assert oracle.checked > 300_000 and streams.denied > 300_000  # both ways are well travelled
+
+
+@pytest.mark.slow
+def test_oracle_finds_no_breach_in_a_hundred_million_adversarial_requests():
+    for seed in range(100):
+        run(1_000 + seed, 1_000_000)
+
+
+def test_replay_of_adversarial_streams_is_identical_to_the_bit():
+    disk = SinkDisk(keep=True)
+    streams, _ = run(12, 30_000, disk, day_orders=12_000)
+    assert audit.replay(disk)[0].encoded() == streams.gateway.state.encoded()
+    found = audit.verify(disk)
+    assert len(found["files"]) == streams.days == 3 and found["state_hash"] == streams.gateway.state.hash()
+
+
+@pytest.mark.parametrize(
+    "control",
+    [
+        "collar", "day_turnover", "kill_switch", "locate", "message_rate", "open_orders", "order_lots", "order_value",
+        "position", "reduce_only", "self_match", "session", "gross_net", "false_fills",
+    ],
+)  # fmt: skip
+def test_oracle_finds_a_breach_where_a_control_is_missing(control, monkeypatch):
+    monkeypatch.setattr(registry, "CONTROLS", tuple(item for item in registry.CONTROLS if item[0] != control))
+    if control == "kill_switch":  # the last line would hold it back
+        monkeypatch.setattr("serving.gateway.engine.Gateway.veto", lambda *arguments: None)
+    with pytest.raises(Breach):
+        for seed in range(8):
+            run(seed, 20_000)
