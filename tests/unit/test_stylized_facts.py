@@ -9,6 +9,7 @@ from training.market.facts import book_shape, flow, moves
 from training.market.facts.estimate import BlockBootstrap, Estimate, power_law
 from training.market.facts.measure import AGREE, DIFFER, UNKNOWN, compare, facts_json, measure
 from training.market.facts.sample import NS, autocorrelation, autocorrelation_sums, prepare
+from training.market.facts.snapshots import as_snapshots, snapshot_interval_ns
 
 HOUR = 3_600 * NS
 
@@ -270,3 +271,29 @@ def test_measure_when_nothing_ever_trades_then_facts_of_trades_are_not_defined_a
     found = {item.key: item for fact in measure([(book_of(ts_ns, 100, 101), windows)]) for item in fact.numbers}
     assert not found["response_1"].known and not found["impact_exponent"].known and not found["volume_u"].known
     assert found["spread_mean"].value == pytest.approx(1.0)
+
+
+def test_snapshots_when_a_book_is_seen_every_so_often_then_trades_between_are_summed_by_side_and_none_is_lost():
+    ts_ns = np.array([0, 100, 200, 900, 1_500, 2_000], np.int64)
+    book = book_of(ts_ns, [100, 100, 101, 101, 102, 103], 110, 10, [0, 3, 4, 5, 0, 6], [0, 1, 1, -1, 0, 1])
+    seen = as_snapshots(book, 1_000)
+    assert seen.ts_ns.tolist() == [0, 1_000, 1_000, 1_000, 2_000, 2_000]
+    assert seen.trade_sz.tolist() == [0, 5, 7, 0, 6, 0] and seen.trade_side.tolist() == [0, -1, 1, 0, 1, 0]
+    assert seen.bid_px[:, 0].tolist() == [100, 100, 100, 101, 101, 103]  # trades stand beside the book before them
+    assert seen.trade_px.tolist() == [0, 101, 101, 0, 103, 0]
+    assert snapshot_interval_ns(seen) == 1_000
+    with pytest.raises(InputError, match="interval of its snapshots"):
+        snapshot_interval_ns(book_of(np.zeros(3, np.int64), 100, 101))
+
+
+def test_snapshots_when_a_long_book_is_seen_then_volume_by_side_is_kept_up_to_the_last_snapshot():
+    rng = np.random.default_rng(37)
+    ts_ns = np.sort(rng.integers(0, 600 * NS, 5_000))
+    ts_ns[0] = 0
+    lots, side = rng.integers(0, 9, 5_000), rng.choice([-1, 0, 1], 5_000)
+    book = book_of(ts_ns, 100, 101, 10, lots, side)
+    seen = as_snapshots(book, NS // 2)
+    until = ts_ns <= seen.ts_ns[-1]
+    for which in (-1, 0, 1):
+        assert seen.trade_sz[seen.trade_side == which].sum() == lots[until & (side == which)].sum()
+    assert (np.diff(seen.ts_ns) >= 0).all()

@@ -27,13 +27,14 @@ def facts_alone(facts: Sequence[Fact], prefix: str) -> Findings:
     return Findings(sections, {"facts": facts_json(facts)})
 
 
-def facts_compared(source: Sequence[Fact], simulated: Sequence[Fact], prefix: str) -> Findings:
-    """The table of agreement and the figures of both, mismatches first named in words."""
+def facts_compared(source: Sequence[Fact], simulated: Sequence[Fact], prefix: str, note: str = "") -> Findings:
+    """The table of agreement, with a `note` before it, and the figures of both."""
     rows = compare(source, simulated)
     sections = [
         Section(
             "Source against simulation",
-            f"{verdict_text(rows)} A figure differs where the two 95% intervals have no point in common. {INTERVALS}",
+            f"{verdict_text(rows)} A figure differs where the two 95% intervals have no point in common. "
+            f"{note}{INTERVALS}",
             tables=(_comparison_table(rows),),
         )
     ]

@@ -13,6 +13,7 @@ from training.evaluation.simulation.parts import Findings, Section, Table, figur
 from training.evaluation.simulation.replay import data_section
 from training.market.facts.measure import Session, measure
 from training.market.facts.sample import NS
+from training.market.facts.snapshots import as_snapshots, snapshot_interval_ns
 from training.market.reactive.fit import fit_reactive
 from training.market.reactive.rows import simulate_book
 
@@ -45,7 +46,8 @@ def reactive_findings(days: "Sequence[MarketDay]", config: SimulationConfig, ste
     step()
     name = days[0].partition.instrument_id
     key = "".join(letter if letter.isalnum() else "-" for letter in name)
-    found = facts_compared(source, other, key)
+    seen = "The simulation is seen through snapshots, as the source is. " if days[0].instrument.snapshot_data else ""
+    found = facts_compared(source, other, key, seen)
     found.files[f"reactive-{key}.json"] = fit.to_json()
     found.values["fit"] = _fit_values(fit)
     found.sections = [
@@ -117,11 +119,16 @@ def _rate_section(fit: "ReactiveFit", key: str) -> Section:
 
 
 def simulate_like(fit: "ReactiveFit", days: "Sequence[MarketDay]", seed: int) -> list[Session]:
-    """A simulated session for each of `days`, as long as its windows together; the n-th from `seed` + n."""
+    """A simulated session for each of `days`, as long as its windows together; the n-th from `seed` + n.
+
+    Where the source was seen in snapshots, so is the simulation.
+    """
     sessions: list[Session] = []
     for number, day in enumerate(days):
         seconds = sum(closes - opens for opens, closes in day.windows) // NS
         book = simulate_book(fit, day.instrument, seed + number, seconds)
         opens = int(book.ts_ns[0])
+        if day.instrument.snapshot_data:
+            book = as_snapshots(book, snapshot_interval_ns(day.book))
         sessions.append((book, ((opens, opens + seconds * NS),)))
     return sessions
