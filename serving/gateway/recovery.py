@@ -112,12 +112,14 @@ def _follow(gateway: Gateway, order: Order, status: OrderStatus | None, now: Now
         gateway.unanswered.forget_all(order)
         return []
     for fill in status.fills:
-        gateway.on_report(venue, fill, now)
+        if (venue, fill.exec_id) not in gateway.state.executions:
+            gateway.on_report(venue, fill, now)
     ts_ns = now.utc_ns
     if order.is_open and not status.is_open:
         gateway.on_report(venue, Cancelled(order_id=order.id, ts_ns=ts_ns), now)
     elif order.is_open:
-        gateway.on_report(venue, Acked(order_id=order.id, ts_ns=ts_ns), now)
+        if order.status == Status.IN_FLIGHT:
+            gateway.on_report(venue, Acked(order_id=order.id, ts_ns=ts_ns), now)
         if order.new_lots and (status.price_ticks, status.lots) != (order.new_price, order.new_lots):
             gateway.on_report(venue, ReplaceRejected(order_id=order.id, ts_ns=ts_ns, reason="not in force"), now)
         if order.price_ticks and (status.price_ticks, status.lots) != (order.price_ticks, order.lots):
