@@ -41,7 +41,8 @@ def evaluate_policies(params: EvaluateParams) -> StageResult:
         tested = split_days(partitions, config.test_days).test_days
         instruments = sorted({item.instrument_id for item in partitions if item.date in tested})
         opened = open_test_days(id_, instruments, tested, {"agent": agent, "champion": champion.sha256})
-        seeds = sorted(path.parent for path in agent_folder.glob("seeds/*/metadata.json"))
+        found = (path.parent for path in agent_folder.glob("seeds/*/metadata.json"))
+        seeds = sorted(found, key=lambda folder: (len(folder.name), folder.name))  # 7 before 11
         return evaluate(
             folder, forecasts_folder, policies, out, config, progress, seed_bundles=seeds, opened_before=opened
         )

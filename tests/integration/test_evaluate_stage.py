@@ -250,6 +250,65 @@ def test_evaluate_when_no_day_is_before_the_test_then_default_baselines_meet_a_f
     assert "Baselines, tuned on validation days" not in (tmp_path / "report.html").read_text()
 
 
+def continuous_bundle(folder: Path) -> Path:
+    """A continuous policy that answers the same all day: rest most of what is due, cross none."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    from serving.contracts.actions import CONTINUOUS_NAMES
+    from serving.contracts.bundle import write_bundle
+    from serving.contracts.observation import ACTION_NAMES, OBSERVATION_NAMES
+    from training.execution.config import ExecutionConfig
+
+    width, actions, answers = len(OBSERVATION_NAMES), len(ACTION_NAMES), len(CONTINUOUS_NAMES)
+    nodes = [
+        helper.make_node("MatMul", ["observation", "w"], ["zero"]),
+        helper.make_node("Add", ["zero", "bias"], ["action"]),
+        helper.make_node("MatMul", ["action_mask", "m"], ["parameters"]),
+    ]
+    constants = {
+        "w": np.zeros((width, answers), np.float32), "bias": np.full((1, answers), 0.5, np.float32),
+        "m": np.zeros((actions, 2 * answers), np.float32),
+    }  # fmt: skip
+    ports = [
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", size]) for name, size in sizes.items()]
+        for sizes in (
+            {"observation": width, "action_mask": actions},
+            {"parameters": 2 * answers, "action": answers},
+        )
+    ]
+    graph = helper.make_graph(
+        nodes, "policy", *ports, [numpy_helper.from_array(value, name) for name, value in constants.items()]
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    metadata = {
+        "kind": "ppo", "execution": ExecutionConfig(actions="continuous", **CONFIG.execution).to_dict(),
+        "feature_names": [], "horizons_s": [], "seed": 3, "training_days": [DAYS[0]],
+        "data_fingerprint": None, "versions": {},
+    }  # fmt: skip
+    write_bundle(folder, model.SerializeToString(), None, metadata)
+    return folder
+
+
+def test_evaluate_when_the_agent_answers_with_continuous_actions_then_it_meets_the_same_parents_as_all(
+    features: Path, bundles: dict[str, Path], evaluated: dict[str, Any], tmp_path: Path
+) -> None:
+    agent = continuous_bundle(tmp_path / "agent")
+    (tmp_path / "out").mkdir()
+    found = evaluate(features, None, {"agent": agent, "champion": bundles["champion"]}, tmp_path / "out", CONFIG)
+    others = evaluated["summary"]["policies"]
+    for name in ("champion", "random", "twap_market", "carry"):
+        assert found["policies"][name]["mean_is_bps"] == others[name]["mean_is_bps"]
+    assert found["policies"]["agent"]["mean_is_bps"] not in {row["mean_is_bps"] for row in others.values()}
+
+
+def test_evaluate_when_zero_latency_is_to_be_the_headline_then_refused(
+    features: Path, bundles: dict[str, Path], tmp_path: Path
+) -> None:
+    config = replace(CONFIG, execution={**CONFIG.execution, "latency_ns": 0})
+    with pytest.raises(InputError, match="zero latency is a sensitivity"):
+        evaluate(features, None, bundles, tmp_path, config)
+
+
 def test_evaluate_when_there_is_one_day_then_says_to_widen(bundles: dict[str, Path], tmp_path: Path) -> None:
     root = market(tmp_path / "features", days=DAYS[:1], close="09:50:00")
     with pytest.raises(InputError, match="no day left to test on"):

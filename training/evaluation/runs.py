@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from feature_repo.errors import InputError
 from feature_repo.progress import Progress, no_progress
 from training.evaluation.config import EvaluationConfig
+from training.evaluation.players import BundlePolicy, settings_for
 from training.evaluation.scene import Scene
 from training.evaluation.sensitivity import judge_setting, settings_of, unavailable
 from training.evaluation.statistics import ClusterBootstrap, Comparison, cluster_labels, compare
@@ -52,10 +53,8 @@ def cast(
     progress: Progress = no_progress,
 ) -> Cast:
     """Tune the baselines on the validation days; InputError where a bundle takes the name of one."""
-    from training.execution.policies import ModelPolicy
-
-    models = {name: ModelPolicy(name, bundle.decider()) for name, bundle in bundles.items()}
-    seeds = [ModelPolicy(config.agent, bundle.decider()) for bundle in seed_bundles]
+    models: dict[str, ModelPolicy] = {name: BundlePolicy(name, bundle) for name, bundle in bundles.items()}
+    seeds: list[ModelPolicy] = [BundlePolicy(config.agent, bundle) for bundle in seed_bundles]
     if config.untuned:
         return _cast(models, seeds, untuned_baselines(scene.days, scene.execution, config.seed))
     tuned = tune_baselines(
@@ -96,7 +95,7 @@ def play(
     if not isinstance(policy, Mapping) and execution.world == "reactive":  # a reactive market is one instrument's
         policy = dict.fromkeys(np.unique(names).tolist(), policy)
     if not isinstance(policy, Mapping):
-        ran = run_policy(policy, days, parents, execution, record=record)
+        ran = run_policy(policy, days, parents, settings_for(policy, execution), record=record)
         return as_orders(ran.rows), ran.fills
     orders = np.zeros(len(parents), ORDER_DTYPE)
     fills = []
@@ -104,7 +103,8 @@ def play(
         chosen = np.flatnonzero(names == key)
         kept = [int(np.flatnonzero(chosen == index)[0]) for index in record if index in chosen]
         own_days, own = of_instrument(days, parents[chosen], str(key))
-        ran = run_policy(policy[str(key)], own_days, own, execution, record=kept)
+        one = policy[str(key)]
+        ran = run_policy(one, own_days, own, settings_for(one, execution), record=kept)
         orders[chosen] = as_orders(ran.rows)
         found = ran.fills.copy()
         found["episode"] = chosen[found["episode"]]

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -90,13 +90,21 @@ def _with_impact(
 
 
 def execution_of(bundles: "Mapping[str, Bundle]", config: EvaluationConfig) -> "ExecutionConfig":
-    """How parents are made: as the configuration says, else as the agent was trained for, else by default."""
+    """How parents are made: as the configuration says, else as the agent was trained for, else by default.
+
+    The headline is replay with conservative fills and the instruments' own latency, unless the configuration names
+    another market, whatever the agent was raised in. Raises InputError for zero latency: it is a sensitivity.
+    """
     from training.execution.config import ExecutionConfig
 
     if config.execution:
-        return ExecutionConfig.from_dict(dict(config.execution))
+        asked = ExecutionConfig.from_dict(dict(config.execution))
+        if asked.latency_ns == 0:
+            raise InputError("evaluation execution latency_ns 0: zero latency is a sensitivity, never the headline")
+        return asked
     if config.agent in bundles:
-        return ExecutionConfig.from_dict(dict(bundles[config.agent].metadata["execution"]))
+        trained = ExecutionConfig.from_dict(dict(bundles[config.agent].metadata["execution"]))
+        return replace(trained, world="replay", fill_model="conservative", latency_ns=trained.latency_ns or None)
     return ExecutionConfig()
 
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from feature_repo.progress import Progress, no_progress
 from training.evaluation.calibration import calibrate
+from training.evaluation.players import settings_for
 
 if TYPE_CHECKING:
     from training.execution.config import ExecutionConfig
@@ -207,7 +208,7 @@ def _try(
 ) -> tuple[Trial, Any]:
     from training.execution.run import run_policy
 
-    costs = run_policy(policy, days, parents, config).rows["is_bps"]
+    costs = run_policy(policy, days, parents, settings_for(policy, config)).rows["is_bps"]
     return Trial(name, params, float(costs.mean()), float(costs.std())), policy
 
 
@@ -232,7 +233,7 @@ def mean_exposure(
 
     # Evenly over the grid, so that every part of the day counts alike.
     some = parents[np.unique(np.linspace(0, len(parents) - 1, min(len(parents), EXPOSURE_PARENTS)).astype(np.int64))]
-    fills = run_policy(policy, days, some, config, record=range(len(some))).fills
+    fills = run_policy(policy, days, some, settings_for(policy, config), record=range(len(some))).fills
     found = []
     for index, parent in enumerate(some):
         own = fills[fills["episode"] == index]
