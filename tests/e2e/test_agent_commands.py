@@ -32,7 +32,7 @@ def test_train_agent_when_the_night_has_trained_it_then_nothing_is_done_again(ti
     assert done.returncode == 0, done.stderr[-4000:]
     report = json.loads(done.stdout)
     assert [stage["name"] for stage in report["stages"]][-2:] == ["train_signal", "train_agent"]
-    assert all(stage["skipped"] for stage in report["stages"])
+    assert [stage["name"] for stage in report["stages"] if not stage["skipped"]] == []
     assert (Path(report["bundle"]) / "policy.onnx").is_file()
 
 

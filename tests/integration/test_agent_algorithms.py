@@ -165,6 +165,54 @@ def test_training_when_risk_averse_then_declines_the_gamble_that_wins_on_average
     assert (act(seen, np.ones((200, 2), np.float32)) == wanted).mean() > 0.95
 
 
+class Casino:
+    """A world of gambles, as training asks for one."""
+
+    variants = ()
+    make_env = staticmethod(lambda num_envs, seed: Gamble(num_envs, seed))
+
+    def with_variants(self, count):
+        return self
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "where", [{"num_env_runners": 2}, {"num_learners": 2}, {"num_env_runners": 1, "num_learners": 1}]
+)
+def test_training_when_spread_over_actors_then_learns_as_well_as_in_one_process(runners, learners):
+    import sys
+
+    import ray
+    from ray import cloudpickle
+
+    from training.execution.local_ray import local_ray
+    from training.execution.ppo import new_module, train_policy
+
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import a test
+    config = AgentConfig(
+        env_steps=20 * 1_024, num_envs=64, batch_steps=1_024, minibatch_steps=256, learning_rate=3e-3, hidden=(8,),
+        validation_every=20, entropy_start=0.01, num_env_runners=runners, num_learners=learners,
+    )  # fmt: skip
+    env = Gamble(1, 0)
+    zeros, ones = np.zeros(2, np.float32), np.ones(2, np.float32)
+    module = new_module(env.single_observation_space, env.single_action_space, zeros, ones, config, 2)
+    seen, mask = np.random.default_rng(9).uniform(-1.0, 1.0, (200, 2)).astype(np.float32), np.ones((200, 2), np.float32)
+    shares, steps = [], []
+
+    def validate(act):
+        shares.append((act(seen, mask) == 1).mean())
+        return -shares[-1]
+
+    ray.shutdown()  # the one of the other tests has a core only
+    try:
+        with local_ray(6):
+            train_policy(Casino(), module, validate, config, 2, lambda update: steps.append(update.env_steps))
+    finally:
+        cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
+    assert shares[-1] > 0.95
+    assert steps[-1] >= config.env_steps
+
+
 @pytest.mark.gpu
 def test_training_when_the_learner_has_a_gpu_then_updates_there_and_acts_here(features_dir, tmp_path):
     torch = pytest.importorskip("torch")
