@@ -78,10 +78,12 @@ def data_section(days: "Sequence[MarketDay]") -> Section:
         )  # fmt: skip
     instrument = days[0].instrument
     meets = "the next snapshot" if instrument.snapshot_data else f"the book {instrument.latency_ns / 1e6:g} ms later"
+    levels = "level" if instrument.depth == 1 else "levels"
+    units = "unit" if instrument.lot_size == 1 else "units"
     text = (
         f"{instrument.instrument_id}: one tick is {instrument.tick_size:g} {instrument.currency} "
-        f"({days[0].tick_bps():.2f} bps), one lot is {instrument.lot_size:g}; {instrument.depth} "
-        f"{'levels' if instrument.depth > 1 else 'level'} a side seen; an order meets {meets}."
+        f"({days[0].tick_bps():.2f} bps), one lot is {instrument.lot_size:g} {units}; {instrument.depth} {levels} a side "
+        f"can be seen; an order meets {meets}."
     )
     return Section("The data", text, tables=(Table(head, tuple(rows)),))
 
