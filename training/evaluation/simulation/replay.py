@@ -82,8 +82,8 @@ def data_section(days: "Sequence[MarketDay]") -> Section:
     units = "unit" if instrument.lot_size == 1 else "units"
     text = (
         f"{instrument.instrument_id}: one tick is {instrument.tick_size:g} {instrument.currency} "
-        f"({days[0].tick_bps():.2f} bps), one lot is {instrument.lot_size:g} {units}; {instrument.depth} {levels} a side "
-        f"can be seen; an order meets {meets}."
+        f"({days[0].tick_bps():.2f} bps), one lot is {instrument.lot_size:g} {units}; {instrument.depth} {levels} a "
+        f"side can be seen; an order meets {meets}."
     )
     return Section("The data", text, tables=(Table(head, tuple(rows)),))
 
