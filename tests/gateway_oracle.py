@@ -1,8 +1,8 @@
 """An oracle that reads the venue's log and says where a limit was broken. It shares no code with the gateway.
 
-The log holds what the venue received (new, replace, cancel), what it did (fill, cancelled, replaced, rejected), what the
-gateway had been told by then (told, bust), and the world as the gateway was shown it (quote, volume, status, limits, kill,
-rearm, stop, enable, day). Positions and open orders are the venue's own truth, not the gateway's.
+The log holds what the venue received (new, replace, cancel), what it did (fill, cancelled, replaced, rejected), what
+the gateway had been told by then (told, bust), and the world as the gateway was shown it (quote, volume, status,
+limits, kill, rearm, stop, enable, day). Positions and open orders are the venue's own truth, not the gateway's.
 """
 
 from collections import defaultdict, deque

@@ -1,8 +1,9 @@
 """Adversarial orders over eight streams, a venue that misbehaves, and the log of it all for the oracle: from one seed.
 
-Each step draws what happens from arrays of random numbers: a stream sends an order (fat-fingered, crossing, reduce-only,
-repeated, of another's account), replaces or cancels one; the venue acknowledges, fills in part, busts, rejects, reports late
-and twice; quotes walk, symbols halt, limits are lowered and loosened by two people, scopes are killed and re-armed.
+Each step draws what happens from arrays of random numbers: a stream sends an order (fat-fingered, crossing,
+reduce-only, repeated, of another's account), replaces or cancels one; the venue acknowledges, fills in part, busts,
+rejects, reports late and twice; quotes walk, symbols halt, limits are lowered and loosened by two people, scopes are
+killed and re-armed.
 """
 
 from collections import deque

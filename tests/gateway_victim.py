@@ -1,10 +1,11 @@
 """A gateway process made to be killed: it trades as fast as it can against a venue that keeps its log in a file.
 
-The venue outlives the process: what it received and filled is in its file, written before anybody is told. The requests are
-a function of their number, so that the next process sends the last ones again, as a client does that had no answer.
+The venue outlives the process: what it received and filled is in its file, written before anybody is told. The requests
+are a function of their number, so that the next process sends the last ones again, as a client does that had no answer.
 """
 
 import os
+from pathlib import Path
 
 from gateway_world import ANN, BOB, CLOSES_NS, DAY, INSTRUMENTS, OPENS_NS, STRATEGY, VENUE, Clock, limits_of
 
@@ -27,7 +28,7 @@ class FileVenue:
         self.orders, self.fills, self.sent = {}, [], []
         self.reports = []
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND)
-        for line in open(path).read().splitlines():
+        for line in Path(path).read_text().splitlines():
             self.happen(line.split())
 
     def note(self, *words):
@@ -129,7 +130,10 @@ def recover(folder, venue, clock):
 
 
 def trade(folder, answers, first):
-    """Trade from request `first` on until killed. Each durable answer, and now and then the state's hash, goes to `answers`."""
+    """Trade from request `first` on until killed.
+
+    Each durable answer, and now and then the state's hash, goes to `answers`.
+    """
     clock, venue = Clock(), FileVenue(folder / "venue.log")
     gateway = recover(folder, venue, clock)
     number = first

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from serving.gateway import events as e
-from serving.gateway.books import SymbolBook
+from serving.gateway.books import Node, SymbolBook
 from serving.gateway.limits import Limits
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def opened(state: "State", event: e.Opened) -> None:
 
 def marked(state: "State", event: e.Marked) -> None:
     """Revalue the legs that hold the symbols."""
-    nodes = {}
+    nodes: dict[int, Node] = {}
     for symbol, ticks in event.marks:
         book = state.symbols[symbol]
         book.mark = ticks

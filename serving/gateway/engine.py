@@ -72,11 +72,20 @@ class Gateway:
                 return self._decide_cancel(request, clock)
             raise TypeError(f"{type(request).__name__} is no request")
         except Exception as error:
-            self.halt(f"a request could not be decided: {type(error).__name__}: {error}", now)
+            reason = f"a request could not be decided: {type(error).__name__}: {error}"
+            if self.broken:  # it may count already, and is denied here: the disk must not say otherwise
+                self._break(reason, now)
+            else:
+                self.halt(reason, now)
             return _denied(request, "gateway", f"the gateway halted: {type(error).__name__}: {error}")
 
     def commit(self, now: Now) -> None:
-        """Make everything decided durable, then send it. Raises JournalError, nothing sent, where the disk refuses."""
+        """Make everything decided durable, then send it.
+
+        Raises JournalError, nothing written or sent, where the disk refuses or the gateway is broken.
+        """
+        if self.broken:
+            raise JournalError(self.broken)
         if self.journal.has_pending or self.journal.failed:
             try:
                 self.journal.commit()
@@ -114,7 +123,11 @@ class Gateway:
             self.broken = self.broken or f"an event did not apply: {type(error).__name__}: {error}"
             raise
         if self._listener is not None:
-            self._listener(event)
+            try:
+                self._listener(event)
+            except Exception as error:
+                self.broken = self.broken or f"a listener failed: {type(error).__name__}: {error}"
+                raise
 
     def halt(self, reason: str, now: Now) -> None:
         """Refuse every new order from here on, whatever else works. Never raises."""
@@ -379,10 +392,11 @@ class Gateway:
     def _break(self, reason: str, now: Now) -> None:
         """Memory is ahead of the disk: deny everything, and cancel what the venue may hold."""
         self.broken = f"the gateway must be restarted: {reason}"
+        self.journal.drop_pending()
         never_left = {message.order_id for message, _ in self._outbox if isinstance(message, NewMessage)}
         self._outbox.clear()
         for order in list(self.state.open_orders.values()):
-            if order.id not in never_left:
+            if order.id not in never_left and self.unanswered.may_have_left(order):
                 self.cancel_order(order, "the journal failed", now)
 
 

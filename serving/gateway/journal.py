@@ -114,6 +114,10 @@ class Journal:
         self._hash = digest
         self._pending.clear()
 
+    def drop_pending(self) -> None:
+        """Forget the group that was not committed: nothing of it was acknowledged."""
+        self._pending.clear()
+
     def roll(self, state: State, utc_ns: int) -> None:
         """Go on in a new file that begins with a snapshot of `state`. Raises JournalError."""
         self.commit()

@@ -34,6 +34,10 @@ class Unanswered:
         """When the unanswered cancel went, or None."""
         return self._of(order).get(order.id * 4 + 2)
 
+    def may_have_left(self, order: Order) -> bool:
+        """Whether the venue may know an order: it answered, or the order was handed on to be sent."""
+        return order.status != 1 or order.id * 4 in self._of(order)
+
     def answered(self, order: Order, report: Report) -> None:
         """A report came, and is in the state."""
         if not order.is_open:

@@ -1,7 +1,7 @@
 """A state machine over the gateway: whatever happens in whatever order, every sum is the sum of its parts.
 
-After each step the running sums are held against sums taken anew from orders and executions, and the journal is replayed:
-the state that it leads to is the present one to the bit.
+After each step the running sums are held against sums taken anew from orders and executions, and the journal is
+replayed: the state that it leads to is the present one to the bit.
 """
 
 import numpy as np
@@ -129,8 +129,10 @@ class Machine(RuleBasedStateMachine):
         self.world.watch.tick(self.world.clock())
         self.world.gateway.commit(self.world.clock())
 
-    @rule(scope=SCOPES)
-    def kill(self, scope):
+    @rule(scope=SCOPES, sure=st.integers(0, 3))
+    def kill(self, scope, sure):
+        if sure:
+            return
         kill(self.world.watch, *scope, ANN, "test", self.world.clock())
 
     @rule(scope=SCOPES)
@@ -144,11 +146,14 @@ class Machine(RuleBasedStateMachine):
         for scope, name in (("venue", "SIM"), ("strategy", "S1"), ("strategy", "S2"), ("strategy", "S3")):
             enable(self.world.gateway, scope, name, ANN, self.world.clock())
 
-    @rule(seed=st.one_of(st.none(), st.integers(0, 2**32 - 1)))
-    def crash(self, seed):
+    @rule(seed=st.one_of(st.none(), st.integers(0, 2**32 - 1)), stays_down=st.integers(0, 3))
+    def crash(self, seed, stays_down):
         self.world.gateway.decide(self.world.order(), self.world.clock())  # never acknowledged
         self.world.disk.crash(None if seed is None else np.random.default_rng(seed))
         self.world.restart()
+        if not stays_down:
+            return
+        self.recover()
 
     @rule()
     def recover(self):

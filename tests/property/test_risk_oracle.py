@@ -1,4 +1,7 @@
-"""A million adversarial requests over eight streams: an oracle on the venue's log finds no breach, and would find one."""
+"""A million adversarial requests over eight streams.
+
+An oracle on the venue's log finds no breach, and would find one.
+"""
 
 import pytest
 from gateway_oracle import Breach, Oracle
