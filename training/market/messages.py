@@ -94,23 +94,22 @@ class PackCounts:
 class Messages:
     """One day order by order; shared by every market that replays it, never written.
 
-    `events (N,)` MESSAGE_DTYPE. Prices from `low` on, `span` of them, can rest. `pages (2, span / 64) int32` gives the
-    page of each 64 prices by side (-1: none yet), bids counted from the top; `keys (levels,) int32` the place of each
-    level on its side, times two, plus the side. Nodes 0 .. levels - 1 are levels, then come `slots` for orders.
+    `events (N,)` MESSAGE_DTYPE. Prices from `low` on, `span` of them, can rest. `pages (P,) int32` says which 64 prices
+    of which side each page of levels holds: twice their place, bids counted from the top, plus the side. Nodes
+    0 .. levels - 1 are levels, 64 a page, then come `slots` for orders.
     """
 
     events: NDArray[np.void]
     low: int
     span: int
     pages: NDArray[np.int32]
-    page_count: int
     slots: int
     counts: PackCounts
 
     @property
     def levels(self) -> int:
         """Nodes that stand for price levels, those for prices that only own orders reach among them."""
-        return 64 * (self.page_count + SPARE_PAGES)
+        return 64 * (len(self.pages) + SPARE_PAGES)
 
     @property
     def bytes_per_event(self) -> float:
@@ -147,10 +146,13 @@ def pack_messages(events: pa.Table, name: str = "events", unknown: str = "refuse
     pack(columns, len(ids), low, span, unknown == "count", pages, out, report)
     _raise_problem(report, order, size, price, name)
     page_count, slots = int(report[PAGES_MADE]), int(report[SLOTS_MADE])
+    side_of, place = np.nonzero(pages >= 0)
+    kept = np.empty(page_count, np.int32)
+    kept[pages[side_of, place]] = 2 * place + side_of
     made = out[: report[MADE]].copy()
     counts = PackCounts(*(int(value) for value in report[:MADE]))
     made["order"] += np.where(made["order"] >= 0, 64 * (page_count + SPARE_PAGES), 0).astype(np.int32)
-    return _audited(made, low, span, pages, page_count, slots, counts)
+    return _audited(made, low, span, kept, slots, counts)
 
 
 def blank_day(low: int, high: int, ts_ns: int = 0) -> Messages:
@@ -160,10 +162,11 @@ def blank_day(low: int, high: int, ts_ns: int = 0) -> Messages:
     span = _whole_pages(high - low + 1)
     if span > MAX_SPAN:
         raise RangeError(f"{span:,} prices from {low} to {high} ticks exceed {MAX_SPAN:,}")
-    pages = np.arange(2 * span // 64, dtype=np.int32).reshape(2, -1)
+    places = np.arange(span // 64, dtype=np.int32)
+    pages = np.concatenate([2 * places, 2 * places + 1])
     events = np.zeros(1, MESSAGE_DTYPE)
     events["ts_ns"], events["kind"], events["order"], events["level"] = ts_ns, int(MessageKind.NOTE), -1, -1
-    return _frozen(events, low, span, pages, pages.size, 0, PackCounts(0, 0, 0, 0, 0, 0))
+    return _frozen(events, low, span, pages, 0, PackCounts(0, 0, 0, 0, 0, 0))
 
 
 def _audited(
@@ -171,7 +174,6 @@ def _audited(
     low: int,
     span: int,
     pages: NDArray[np.int32],
-    page_count: int,
     slots: int,
     counts: PackCounts,
 ) -> Messages:
@@ -179,12 +181,12 @@ def _audited(
     from training.market.replay_kernel import audit
     from training.market.replay_state import new_market
 
-    draft = _frozen(events.view(), low, span, pages, page_count, slots, counts)
+    draft = _frozen(events.view(), low, span, pages, slots, counts)
     found = np.zeros(len(events), np.uint8)
     audit(new_market(draft), draft.events, found)
     events.flags.writeable = True
     events["flags"] |= found
-    return _frozen(events, low, span, pages, page_count, slots, counts)
+    return _frozen(events, low, span, pages, slots, counts)
 
 
 def _frozen(
@@ -192,13 +194,12 @@ def _frozen(
     low: int,
     span: int,
     pages: NDArray[np.int32],
-    page_count: int,
     slots: int,
     counts: PackCounts,
 ) -> Messages:
     events.flags.writeable = False
     pages.flags.writeable = False
-    return Messages(events, low, span, pages, page_count, slots, counts)
+    return Messages(events, low, span, pages, slots, counts)
 
 
 def _column(events: pa.Table, field: str) -> NDArray:

@@ -174,20 +174,21 @@ def new_market(day: "Messages", orders: int = 64) -> Market:
     state = np.zeros(STATE, np.int64)
     state[BEST : BEST + 2] = NONE
     state[OFFSET_1], state[OFFSET_2], state[STRIDE], state[SPAN], state[LOW] = first, second, stride, span, day.low
-    state[PAGES], state[MOST_PAGES] = day.page_count, day.page_count + SPARE_PAGES
+    count = len(day.pages)
+    state[PAGES], state[MOST_PAGES] = count, count + SPARE_PAGES
     state[GHOST_BASE] = levels + day.slots
     state[GHOSTS_FREE] = GHOSTS
     state[OWN_BASE] = state[GHOST_BASE] + GHOSTS
     state[NOW] = np.iinfo(np.int64).min
-    keys = np.zeros(levels, np.int32)
-    side, group = np.nonzero(day.pages >= 0)
-    at = 64 * day.pages[side, group].astype(np.int64)[:, None] + np.arange(64)
-    keys[at] = 2 * (64 * group[:, None] + np.arange(64)) + side[:, None]
+    pages, keys = np.full((2, span // 64), -1, np.int32), np.zeros(levels, np.int32)
+    side, group = day.pages & 1, day.pages >> 1
+    pages[side, group] = np.arange(count)
+    keys[: 64 * count] = (2 * (64 * group[:, None] + np.arange(64)) + side[:, None]).ravel()
     return Market(
         nodes,
         np.zeros(2 * stride, np.uint64),
         state,
-        day.pages.copy(),
+        pages,
         keys,
         np.zeros(orders, OWN_DTYPE),
         np.zeros(room_for_fills(levels, orders) + 256, FILL_DTYPE),
