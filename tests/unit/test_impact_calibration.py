@@ -18,6 +18,7 @@ from training.market.impact_calibration import (
     with_impact,
 )
 from training.market.impact_response import clock_sums, event_sums, meta_trades, pair_sums
+from training.market.impact_temporary import size_edges
 
 SETTINGS = CalibrationSettings(lags=240, event_lags=20, resamples=100, cut_quantile=1.0)
 T0 = open_ns()
@@ -176,6 +177,19 @@ def test_best_quotes_alone_give_the_temporary_part_from_what_meta_trades_paid():
     large = found.sweep_lots > 200
     np.testing.assert_allclose(found.sweep_bps[large], 1.0, rtol=0.01)  # half the lots two ticks further
     np.testing.assert_allclose(found.sweep_bps[found.sweep_lots < 80], 0.0)
+
+
+@pytest.mark.parametrize(
+    ("lots", "sizes", "edges"),
+    [
+        ([5] * 20, 2, [4, 5]),  # one size alone
+        ([1] * 11 + [2] * 9, 2, [0, 1, 2]),
+        ([3] * 9 + [4] * 9, 2, [2, 3.5, 4]),  # a quantile between two sizes
+        ([3] * 8 + [4] + [9] * 3, 3, [2, 3, 9]),  # and with nothing between it and the edge before: 3, 3.33
+    ],
+)
+def test_bins_of_sizes_hold_every_trade_and_none_is_empty(lots, sizes, edges):
+    np.testing.assert_allclose(size_edges(np.array(lots, float), sizes), edges)
 
 
 @pytest.mark.parametrize("lags", [1, 30])

@@ -75,12 +75,12 @@ def print_costs(
 ) -> tuple[Floats, Floats, Floats]:
     """What meta trades paid above the best that they met, by size; sizes are bins of equal numbers of trades."""
     lots = np.concatenate([part.lots for part in trades]).astype(float)
-    edges = np.unique(np.quantile(lots, np.linspace(0, 1, sizes + 1)))
+    edges = size_edges(lots, sizes)
     middle = np.array([lots[(lots > a) & (lots <= b)].mean() for a, b in zip(edges[:-1], edges[1:], strict=True)])
     costs, counts = [], []
     for day, part in zip(days, trades, strict=True):
         paid = 1e4 * np.maximum(part.side * (part.mean_px - part.best_before), 0.0) / part.mid_before
-        place = np.clip(np.searchsorted(edges, part.lots, side="left") - 1, 0, len(middle) - 1)
+        place = np.searchsorted(edges, part.lots, side="left") - 1
         for opens, closes in day.windows:
             inside = (part.ts_ns >= opens) & (part.ts_ns < closes) & np.isfinite(paid)
             blocks = -(-(closes - opens) // block_ns)
@@ -89,6 +89,14 @@ def print_costs(
             costs.append(np.bincount(cell, weights=paid[inside], minlength=most).reshape(shape))
             counts.append(np.bincount(cell, minlength=most).reshape(shape).astype(float))
     return middle, np.concatenate(costs), np.concatenate(counts)
+
+
+def size_edges(lots: Floats, sizes: int) -> Floats:
+    """Edges of at most `sizes` bins (a, b] of about equal numbers of `lots`, whole and from 1 up; none is empty."""
+    upper = np.unique(np.quantile(lots, np.linspace(0, 1, sizes + 1)[1:]))
+    edges = np.concatenate([[lots.min() - 1.0], upper])
+    held = np.diff(np.searchsorted(np.sort(lots), edges, side="right"))
+    return np.concatenate([edges[:1], upper[held > 0]])
 
 
 def fit_temporary(root: Floats, cost: Floats, count: Floats, volatility: float, draws: Floats) -> tuple[float, Floats]:
