@@ -7,10 +7,10 @@ from serving.contracts.orders import INT64_MAX, ChildOrder, Replace
 from serving.gateway.books import Leg, Node, OwnBook
 from serving.gateway.events import Instrument
 from serving.gateway.limits import KINDS
-from serving.gateway.live import Beat, ClockOffset, Live, Market
+from serving.gateway.live import Beat, ClockOffset, Live, Market, Window
 from serving.gateway.money import BPS
 from serving.gateway.order_table import Order
-from serving.gateway.state import State
+from serving.gateway.state import State, Sums
 
 Place = tuple[str, str, str, str]
 """(venue, account, strategy, symbol)"""
@@ -56,7 +56,8 @@ class At:
 
     __slots__ = (
         "account", "all", "beat", "clock", "instrument", "leg", "limits", "market", "nodes", "own", "place", "recent",
-        "started_ns", "state", "strategy", "symbol", "symbol_denial", "unanswered", "unknown", "venue",
+        "started_ns", "state", "strategy", "sums", "symbol", "symbol_denial", "unanswered", "unknown", "venue",
+        "windows",
     )  # fmt: skip
 
     state: State
@@ -64,7 +65,9 @@ class At:
     unknown: str
     limits: Effective
     symbol_denial: str
+    sums: Sums
     nodes: tuple[Node, ...]  # all, venue, account, strategy, symbol
+    windows: tuple[tuple[Node, Window], ...]  # of messages, where a scope limits them
     all: Node
     venue: Node
     account: Node
@@ -119,16 +122,16 @@ def at_place(state: State, live: Live, place: Place, mono_ns: int) -> At:
     if at.unknown:
         return at
     venue, account, strategy, symbol = place
-    at.all, at.venue, at.account = state.all, state.node("venue", venue), state.node("account", account)
-    at.strategy, at.symbol = state.node("strategy", strategy), state.node("symbol", symbol)
-    at.leg, at.own = state.leg(account, strategy, symbol), state.own_book(venue, symbol)
+    at.sums = state.sums(venue, account, strategy, symbol)
+    at.nodes, at.leg, at.own = at.sums
+    at.all, at.venue, at.account, at.strategy, at.symbol = at.nodes
     at.instrument = at.leg.book.instrument
     at.market, at.beat, at.clock = live.market(venue, symbol), live.beat(strategy), live.clock
     at.recent, at.unanswered = live.recent.setdefault(place, {}), live.unanswered.setdefault(venue, {})
     at.started_ns = live.started_ns
-    at.nodes = (at.all, at.venue, at.account, at.strategy, at.symbol)
     at.symbol_denial = _symbol_denial(state, place)
     at.limits = _bind(state, live, at, mono_ns)
+    at.windows = tuple((node, node.messages) for node in at.nodes if node.messages is not None)
     return at
 
 

@@ -243,6 +243,7 @@ class Gateway:
         if denied is not None:
             return self._refuse(request, denied, now)
         order_id = self.state.next_id
+        self.state.point_at(at.place, at.sums)
         decision = self._accept(request, at, order_id, order.unit, now)
         self._outbox.append((NewMessage(order_id, request), now.mono_ns))
         self._remember(at, order, now)
@@ -275,9 +276,8 @@ class Gateway:
         decision = self._accept(request, at, target.id, order.unit, now)
         message = ReplaceMessage(target.id, request_id, first.venue, request.price_ticks, request.lots)
         self._outbox.append((message, now.mono_ns))
-        for node in at.nodes:
-            if node.messages is not None:
-                node.messages.count(now.mono_ns)
+        for _, window in at.windows:
+            window.count(now.mono_ns)
         at.unanswered[target.id * 4 + 1] = now.mono_ns
         return decision
 
@@ -319,12 +319,12 @@ class Gateway:
         return self.state.last
 
     def _remember(self, at: At, order: Intent, now: Now) -> None:
-        for node in at.nodes:
-            window = node.messages
-            if window is not None:
-                window.times[window.next] = now.mono_ns
-                window.next = window.next + 1 if window.next + 1 < window.limit else 0
-                window.unsent += 1
+        mono_ns = now.mono_ns
+        for _, window in at.windows:
+            place = window.next
+            window.times[place] = mono_ns
+            window.next = place + 1 if place + 1 < window.limit else 0
+            window.unsent += 1
         recent = at.recent
         if len(recent) >= RECENT_MAX:
             old_ns = now.mono_ns - at.limits.duplicate_window_ns

@@ -19,6 +19,7 @@ from serving.gateway.order_table import Order
 
 Key = tuple[str, str, str]
 ScopeName = tuple[str, str]
+Sums = tuple[tuple[Node, ...], Leg, OwnBook]
 
 
 class Execution(msgspec.Struct, gc=False):
@@ -89,7 +90,8 @@ class State:
         self.exposures: dict[tuple[str, str, str], Exposure] = {}
         self.legs: dict[Key, Leg] = {}
         self.own: dict[ScopeName, OwnBook] = {}
-        self._sums: dict[tuple[str, str, str, str], tuple[tuple[Node, ...], Leg, OwnBook]] = {}
+        self._place: tuple[str, str, str, str] | None = None
+        self._sums: Sums | None = None
         self.last: Allowed | None = None  # what the latest Accepted stands for; not part of the state proper
         self.orders: dict[int, Order] = {}
         self.open_orders: dict[int, Order] = {}
@@ -153,17 +155,27 @@ class State:
 
     def new_order(self, order_id: int, request: ChildOrder, unit_value: int) -> Order:
         """An order tied to the sums that it counts in; nothing is reserved yet."""
-        place = (request.venue, request.account, request.strategy, request.symbol)
-        sums = self._sums.get(place)
-        if sums is None:
-            leg = self.leg(request.account, request.strategy, request.symbol)
-            nodes = (*leg.nodes, self.node("venue", request.venue))
-            sums = self._sums[place] = (nodes, leg, self.own_book(request.venue, request.symbol))
-        return Order(order_id, request, *sums, unit_value)
+        nodes, leg, own = self.sums(request.venue, request.account, request.strategy, request.symbol)
+        return Order(order_id, request, nodes, leg, own, unit_value)
+
+    def sums(self, venue: str, account: str, strategy: str, symbol: str) -> Sums:
+        """The nodes (all, venue, account, strategy, symbol), the leg and the own book that an order counts in."""
+        place = (venue, account, strategy, symbol)
+        if place != self._place:
+            leg = self.leg(account, strategy, symbol)
+            every, of_account, of_strategy, of_symbol = leg.nodes
+            nodes = (every, self.node("venue", venue), of_account, of_strategy, of_symbol)
+            self.point_at(place, (nodes, leg, self.own_book(venue, symbol)))
+        assert self._sums is not None
+        return self._sums
+
+    def point_at(self, place: tuple[str, str, str, str], sums: Sums) -> None:
+        """Have the next order's sums at hand: what `sums` gives for its place, looked up before."""
+        self._place, self._sums = place, sums
 
     def forget_sums(self) -> None:
         """The books were replaced: what was looked up in the old ones counts no more."""
-        self._sums.clear()
+        self._place = self._sums = None
 
     def dump(self) -> Dump:
         """The state as plain values; what never moved from zero is left out, whoever looked at it."""

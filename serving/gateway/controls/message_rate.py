@@ -11,9 +11,8 @@ NAME = "message_rate"
 def check(at: At, limits: Effective, order: Intent, now: Now) -> Denied | None:
     """Deny a new order or a replace that is one too many within a second. After a restart the second is full."""
     mono_ns = now.mono_ns
-    for node in at.nodes:
-        window = node.messages
-        if window is not None and (not window.limit or mono_ns - window.times[window.next] < SECOND_NS):
+    for node, window in at.windows:
+        if not window.limit or mono_ns - window.times[window.next] < SECOND_NS:
             return _denied(node, "max_messages_per_second", window.limit)
     return None
 
