@@ -1,0 +1,187 @@
+"""Starting and stopping FIX sessions, the TestRequest barrier, and the probe that watches a session by itself."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from itertools import count
+from typing import Any
+
+import quickfix
+
+from serving.wire.fix_application import FixHandler, GuardedApplication
+from serving.wire.fix_fields import TEST_REQUEST, Tag, build
+from serving.wire.fix_settings import FixSettings, acceptor_settings, initiator_settings, names, session_ids
+
+log = logging.getLogger(__name__)
+LOGOUT_S = 2.0
+_SERIAL = count(1)
+
+
+class FixDownError(ConnectionError):
+    """The message was not handed over: the session is down, or a veto held it back."""
+
+
+class FixAcceptor:
+    """An acceptor for any `quickfix.Application`; one thread a session calls it. `GuardedApplication` never raises."""
+
+    def __init__(self, application: quickfix.Application, settings: FixSettings) -> None:
+        self.settings = settings
+        self.sessions = dict(zip(settings.peers, session_ids(settings), strict=True))
+        # QuickFIX keeps references without owning them: what it uses must live as long as it does
+        self._parts = _parts(application, acceptor_settings(settings), settings)
+        # the one without threads now and then ends the process when it is stopped (quickfix-tls 1.16.0.1rc1)
+        kind = quickfix.ThreadedSocketAcceptor if settings.tls is None else quickfix.ThreadedSSLSocketAcceptor
+        self._acceptor: Any = kind(*self._parts)
+
+    def start(self) -> None:
+        """Listen. Raises OSError where the port cannot be had."""
+        try:
+            self._acceptor.start()
+        except (quickfix.ConfigError, quickfix.RuntimeError) as error:
+            self._acceptor, self._parts = None, ()
+            raise OSError(f"FIX cannot listen on {self.settings.host}:{self.settings.port}: {error}") from error
+
+    def stop(self) -> None:
+        """Log out and close, within some seconds."""
+        if self._acceptor is not None:
+            _log_out(list(self.sessions.values()))
+            self._acceptor.stop(True)
+        # its end must come now: a session that is collected later takes the next one of the same name with it
+        self._acceptor, self._parts = None, ()
+
+    def send(self, peer: str, message: quickfix.Message) -> bool:
+        """Hand a message to a session; it is stored, and sent when the session is up. False where a veto held it."""
+        return bool(quickfix.Session.sendToTarget(message, self.sessions[peer]))
+
+
+class FixInitiator:
+    """One session to a venue, reconnecting by itself."""
+
+    def __init__(self, handler: FixHandler, settings: FixSettings) -> None:
+        self.settings = settings
+        self.peer = settings.peers[0]
+        self.app = GuardedApplication(handler)
+        self._session = session_ids(settings)[0]
+        self._parts = _parts(self.app, initiator_settings(settings), settings)
+        # the one without threads never connects again after a logout by the other end (quickfix-tls 1.16.0.1rc1)
+        kind = quickfix.ThreadedSocketInitiator if settings.tls is None else quickfix.ThreadedSSLSocketInitiator
+        self._initiator: Any = kind(*self._parts)
+
+    @property
+    def is_up(self) -> bool:
+        """Logged on, and no callback has raised."""
+        return self.app.is_up(self.peer) and not self.app.failure
+
+    def start(self) -> None:
+        """Connect, and go on trying."""
+        self._initiator.start()
+
+    def stop(self) -> None:
+        """Log out and close."""
+        if self._initiator is not None:
+            _log_out([self._session])
+            self._initiator.stop(True)
+        self._initiator, self._parts = None, ()  # as with the acceptor
+
+    def send(self, message: quickfix.Message) -> None:
+        """Send a message now or not at all.
+
+        Raises FixDownError where the session is down or a veto held the message back: nobody has it then.
+        """
+        if not self.app.is_up(self.peer):
+            raise FixDownError(f"the session with {self.peer} is down")
+        try:
+            sent = quickfix.Session.sendToTarget(message, self._session)
+        except quickfix.SessionNotFound as error:
+            raise FixDownError(f"there is no session with {self.peer}: {error}") from error
+        if not sent:
+            raise FixDownError(f"a message to {self.peer} was held back")
+
+    def barrier(self, timeout_s: float) -> bool:
+        """Whether the other end has taken everything sent before: it answered a TestRequest that followed.
+
+        Not to be called from a callback, which would wait for itself.
+        """
+        if not self.app.is_up(self.peer):
+            return False
+        test_id = f"B{time.monotonic_ns()}-{next(_SERIAL)}"
+        answered = self.app.expect(test_id)
+        try:
+            if not quickfix.Session.sendToTarget(build(TEST_REQUEST, {Tag.TEST_REQ_ID: test_id}), self._session):
+                return False
+            return answered.wait(timeout_s)
+        except quickfix.SessionNotFound:
+            return False
+        finally:
+            self.app.forget(test_id)
+
+
+class SessionProbe:
+    """Asks the session for a sign of life, in a thread of its own, and believes nothing that QuickFIX says of itself.
+
+    `on_change(reason)` is called with "" when the session is well and with the reason when it is not, in the probe's
+    thread: callbacks that hang, a line that is half open and a peer that does not process all show here.
+    """
+
+    def __init__(
+        self,
+        session: FixInitiator,
+        on_change: Callable[[str], None],
+        every_s: float = 1.0,
+        timeout_s: float = 2.0,
+    ) -> None:
+        self.reason = "not yet probed"
+        self._session, self._on_change, self._every_s, self._timeout_s = session, on_change, every_s, timeout_s
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="fix-probe", daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End, at the latest after a probe in flight."""
+        self._stop.set()
+        self._thread.join(self._timeout_s + self._every_s + 1)
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            reason = self._probe()
+            if reason != self.reason and not self._stop.is_set():
+                self.reason = reason
+                try:
+                    self._on_change(reason)
+                except Exception as error:
+                    self._session.app.fail(f"probe: {type(error).__name__}: {error}")
+            self._stop.wait(self._every_s)
+
+    def _probe(self) -> str:
+        app, peer = self._session.app, self._session.peer
+        if app.failure:
+            return f"a callback raised: {app.failure}"
+        if not app.is_up(peer):
+            return f"the session with {peer} is down"
+        if self._session.barrier(self._timeout_s):
+            return ""
+        return f"{peer} did not answer a test request within {self._timeout_s:g} s"
+
+
+def _parts(
+    application: quickfix.Application, built: quickfix.SessionSettings, settings: FixSettings
+) -> tuple[Any, ...]:
+    parts = (application, quickfix.FileStoreFactory(built), built)
+    return parts if settings.log is None else (*parts, quickfix.FileLogFactory(built))
+
+
+def _log_out(sessions: list[quickfix.SessionID]) -> None:
+    """Ask every session to log out, and wait until none is logged on, or LOGOUT_S."""
+    found = [session for item in sessions if (session := quickfix.Session.lookupSession(item)) is not None]
+    for session in found:
+        session.logout("stopping")
+    deadline = time.monotonic() + LOGOUT_S
+    while any(session.isLoggedOn() for session in found) and time.monotonic() < deadline:
+        time.sleep(0.01)
+
+
+__all__ = ["FixAcceptor", "FixDownError", "FixInitiator", "SessionProbe", "names"]

@@ -1,0 +1,312 @@
+"""FIX sessions over loopback: logon, gaps, resend, duplicates, half-open lines, stale orders, callbacks that raise."""
+
+import socket
+import time
+
+import pytest
+from fix_peers import Notes, Pair, RawEnd, free_port, until
+
+from serving.contracts.orders import ChildOrder
+from serving.wire.fix_application import GuardedApplication
+from serving.wire.fix_fields import Fields, Tag, build
+from serving.wire.fix_numbers import Scale
+from serving.wire.fix_orders import encode_cancel, encode_new
+from serving.wire.fix_session import FixAcceptor, FixDownError, FixInitiator, SessionProbe
+from serving.wire.fix_settings import FixSettings
+
+SCALE = Scale.of("0.01")
+
+
+def order(number):
+    child = ChildOrder(
+        key=f"k{number}", strategy="rule", account="main", algorithm="ppo", trader="ada", sent_ns=1, venue="VENUE",
+        symbol="SYN1", side="buy", type="limit", price_ticks=10_001, lots=3, tif="day", reduce_only=False,
+    )  # fmt: skip
+    return encode_new(number, child, SCALE, time.time_ns())
+
+
+def cancel(number):
+    return encode_cancel(number, number + 1000, str(number), "SYN1", "buy", time.time_ns())
+
+
+def report(exec_id):
+    return build("8", {Tag.EXEC_ID: exec_id, Tag.TEXT: "a report"})
+
+
+def test_orders_arrive_in_order_and_the_barrier_says_so(tmp_path):
+    with Pair(tmp_path) as pair:
+        for number in range(1, 201):
+            pair.initiator.send(order(number))
+        assert pair.initiator.barrier(10)
+        assert pair.venue.values("11") == [str(number) for number in range(1, 201)]
+        assert not pair.gate.failures and not pair.venue.failures
+    assert pair.gate.events == ["on", "out"]
+
+
+def test_session_that_is_down_takes_no_order_and_delivers_none_later(tmp_path):
+    with Pair(tmp_path) as pair:
+        pair.initiator.send(order(1))
+        assert pair.initiator.barrier(10)
+        pair.acceptor.stop()
+        pair.acceptor = None
+        until(lambda: not pair.initiator.is_up, "logout")
+        with pytest.raises(FixDownError, match="the session with VENUE is down"):
+            pair.initiator.send(order(2))
+        assert not pair.initiator.barrier(0.1)
+        pair.start_venue()
+        pair.up()
+        pair.initiator.send(order(3))
+        assert pair.initiator.barrier(10)
+        assert pair.venue.values("11") == ["1", "3"]
+
+
+def test_order_that_quickfix_kept_for_a_dead_session_is_vetoed_when_it_comes_back(tmp_path):
+    """What `send` would never do: hand over without looking, as `sendToTarget` allows, in the instant a line dies."""
+    with Pair(tmp_path) as pair:
+        pair.acceptor.stop()
+        pair.acceptor = None
+        until(lambda: not pair.initiator.is_up, "logout")
+        veto, pair.gate.veto = pair.gate.veto, lambda *_: None  # toApp itself believes that the line is up
+        import quickfix
+
+        assert quickfix.Session.sendToTarget(order(5), pair.initiator._session)  # QuickFIX says True
+        assert quickfix.Session.sendToTarget(cancel(4), pair.initiator._session)
+        pair.gate.veto = veto
+        pair.start_venue()
+        pair.up()
+        until(lambda: pair.venue.messages, "the cancel")
+        assert pair.initiator.barrier(10)
+        assert pair.venue.values("35") == ["F"]  # the cancel comes late, the order never
+        assert pair.gate.vetoes == [("5", "an order is never sent a second time", True)]
+        pair.initiator.send(order(6))
+        assert pair.initiator.barrier(10) and pair.venue.values("11")[-1] == "6"
+
+
+def test_handler_s_veto_holds_back_and_the_session_goes_on(tmp_path):
+    with Pair(tmp_path) as pair:
+        pair.gate.forbidden = "killed"
+        with pytest.raises(FixDownError, match="held back"):
+            pair.initiator.send(order(1))
+        pair.gate.forbidden = ""
+        pair.initiator.send(order(2))
+        assert pair.initiator.barrier(10) and pair.venue.values("11") == ["2"]
+        assert pair.gate.vetoes == [("1", "killed", False)]
+
+
+def test_callback_that_raises_halts_and_lets_cancels_out_only(tmp_path):
+    with Pair(tmp_path) as pair:
+        pair.gate.raises = True
+        pair.acceptor.send("GATE", report("x1"))
+        until(lambda: pair.gate.failures, "the failure")
+        assert pair.gate.failures == ["fromApp: KeyError: 'planted'"] and not pair.initiator.is_up
+        with pytest.raises(FixDownError, match="held back"):
+            pair.initiator.send(order(1))
+        pair.initiator.send(cancel(7))
+        assert pair.initiator.barrier(10)  # QuickFIX itself goes on
+        assert pair.venue.values("35") == ["F"]
+        pair.acceptor.send("GATE", report("x2"))
+        assert pair.initiator.barrier(10) and len(pair.gate.failures) == 1
+
+
+def test_veto_that_raises_holds_the_order_back(tmp_path):
+    with Pair(tmp_path) as pair:
+        pair.gate.veto = lambda *_: 1 / 0
+        with pytest.raises(FixDownError, match="held back"):
+            pair.initiator.send(order(1))
+        assert pair.gate.failures == ["toApp: ZeroDivisionError: division by zero"]
+        assert pair.initiator.barrier(10) and not pair.venue.messages
+
+
+def test_reports_missed_while_down_come_after_the_next_logon_once(tmp_path):
+    with Pair(tmp_path) as pair:
+        pair.acceptor.send("GATE", report("x1"))
+        until(lambda: pair.gate.values("17") == ["x1"])
+        pair.initiator.stop()
+        pair.initiator = None
+        until(lambda: not pair.application.is_up("GATE"), "logout")
+        assert pair.acceptor.send("GATE", report("x2")) and pair.acceptor.send("GATE", report("x3"))
+        pair.start_gate()
+        until(lambda: len(pair.gate.messages) == 3, "the reports missed")
+        assert pair.gate.values("17") == ["x1", "x2", "x3"]
+        assert [fields.is_resent for fields in pair.gate.messages] == [False, True, True]
+
+
+def test_probe_sees_a_peer_that_no_longer_processes(tmp_path):
+    with Pair(tmp_path) as pair:
+        states = []
+        probe = SessionProbe(pair.initiator, states.append, every_s=0.05, timeout_s=0.4)
+        probe.start()
+        until(lambda: states == [""])
+        pair.venue.hangs = True
+        pair.initiator.send(order(1))
+        until(lambda: states[-1] == "VENUE did not answer a test request within 0.4 s")
+        pair.venue.hangs = False
+        until(lambda: states[-1] == "")
+        pair.initiator.app.fail("planted")
+        until(lambda: states[-1] == "a callback raised: planted")
+        probe.stop()
+
+
+# A foreign engine at the other end -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def venue_of_raw(tmp_path):
+    """An initiator of ours that connects to a socket in the test's hands; gives a function that takes the next line."""
+    notes = Notes()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        gate = FixInitiator(notes, FixSettings("GATE", ("VENUE",), tmp_path, port, heartbeat_s=1))
+        notes.app = gate.app
+        gate.start()
+        ends = []
+
+        def take(reply=True):
+            listener.settimeout(20)
+            end = RawEnd(listener.accept()[0], "VENUE", "GATE")
+            end.logon = end.receive("A")
+            if reply:
+                end.send("A", [(98, 0), (108, 1)])
+            ends.append(end)
+            return end
+
+        yield gate, notes, take
+        gate.stop()
+        for end in ends:
+            end.connection.close()
+
+
+def fill(exec_id, cl_ord_id="1"):
+    return [(37, "V1"), (11, cl_ord_id), (17, exec_id), (150, "F"), (39, "1"), (55, "SYN1"), (54, "1")]
+
+
+def test_foreign_venue_s_gap_is_asked_for_and_filled(venue_of_raw):
+    gate, notes, take = venue_of_raw
+    end = take()
+    end.sequence = 4  # messages 2 and 3 were lost
+    end.send("8", fill("x4"))
+    asked = end.receive("2")
+    assert asked["7"] == "2"
+    end.send("8", fill("x2"), sequence=2, dup=True)
+    end.send("8", fill("x3"), sequence=3, dup=True)
+    end.send("8", fill("x4"), sequence=4, dup=True)
+    until(lambda: len(notes.messages) >= 3)
+    assert notes.values("17") == ["x2", "x3", "x4"]
+
+
+def test_duplicate_report_with_an_old_number_is_not_told_twice(venue_of_raw):
+    gate, notes, take = venue_of_raw
+    end = take()
+    end.send("8", fill("x2"))
+    end.send("8", fill("x2"), sequence=2, dup=True)
+    end.send("8", fill("x3"))
+    until(lambda: len(notes.messages) >= 2)
+    end.send("1", [(112, "T")])
+    assert end.receive("0")["112"] == "T"
+    assert notes.values("17") == ["x2", "x3"]
+
+
+def test_low_number_without_possdup_ends_the_session(venue_of_raw):
+    gate, notes, take = venue_of_raw
+    end = take()
+    end.send("8", fill("x2"))
+    end.send("8", fill("x1"), sequence=1)
+    assert "too low" in end.receive("5")["58"]
+    until(lambda: not gate.is_up)
+
+
+def test_spoilt_checksum_is_passed_over_and_asked_for_again(venue_of_raw):
+    gate, notes, take = venue_of_raw
+    end = take()
+    until(lambda: gate.is_up)
+    end.connection.sendall(b"8=FIX.4.4\x019=5\x0135=8\x0110=000\x01")
+    end.sequence += 1
+    end.send("8", fill("x3"))
+    assert end.receive("2")["7"] == "2" and not notes.failures
+
+
+def test_half_open_line_is_found_and_made_anew(venue_of_raw):
+    gate, notes, take = venue_of_raw
+    silent = take()
+    until(lambda: gate.is_up)
+    assert silent.receive("1")["112"]  # it is asked for a sign of life, and gives none
+    assert silent.closed()
+    until(lambda: not gate.is_up)
+    with pytest.raises(FixDownError):
+        gate.send(order(9))
+    again = take(reply=False)
+    again.sequence = silent.sequence
+    again.send("A", [(98, 0), (108, 1)])
+    until(lambda: gate.is_up)
+    assert notes.events[:3] == ["on", "out", "on"]
+
+
+def test_working_orders_are_not_repeated_to_a_venue_that_lost_its_memory(venue_of_raw):
+    gate, notes, take = venue_of_raw
+    end = take()
+    until(lambda: gate.is_up)
+    for number in (1, 2, 3):
+        gate.send(order(number))
+    gate.send(cancel(2))
+    assert [end.receive("D")["11"] for _ in range(3)] == ["1", "2", "3"]
+    end.send("2", [(7, 1), (16, 0)])  # from the beginning, please
+    gap = end.receive("4")
+    assert gap["123"] == "Y" and gap["43"] == "Y"
+    resent = end.receive("F")
+    assert resent["43"] == "Y" and resent["41"] == "2"
+    until(lambda: len(notes.vetoes) == 3)
+    assert [veto[0] for veto in notes.vetoes] == ["1", "2", "3"] and all(veto[2] for veto in notes.vetoes)
+    end.send("1", [(112, "T")])
+    assert end.receive("0")["112"] == "T"
+
+
+def test_foreign_client_trades_with_our_acceptor(tmp_path):
+    notes, port = Notes(), free_port()
+    acceptor = FixAcceptor(GuardedApplication(notes), FixSettings("VENUE", ("GATE",), tmp_path, port))
+    acceptor.start()
+    with socket.create_connection(("127.0.0.1", port)) as connection:
+        end = RawEnd(connection, "GATE", "VENUE")
+        end.send("A", [(98, 0), (108, 5)])
+        assert end.receive("A")["49"] == "VENUE"
+        end.send("D", [(11, "1"), (55, "SYN1"), (54, 1), (38, 1), (40, 1)])
+        end.send("D", [(11, "3"), (55, "SYN1"), (54, 1), (38, 1), (40, 1)], sequence=5)
+        assert end.receive("2")["7"] == "3"
+        end.send("4", [(123, "Y"), (36, 6)], sequence=3, dup=True)
+        end.sequence = 6
+        end.send("1", [(112, "T")])
+        assert end.receive("0")["112"] == "T"
+        acceptor.send("GATE", report("x1"))
+        assert end.receive("8")["17"] == "x1"
+        end.send("5")
+        end.receive("5")
+    acceptor.stop()
+    assert [fields.text(Tag.CL_ORD_ID) for fields in notes.messages if isinstance(fields, Fields)] == ["1"]
+
+
+def test_stranger_is_not_let_in(tmp_path):
+    notes, port = Notes(), free_port()
+    acceptor = FixAcceptor(GuardedApplication(notes), FixSettings("VENUE", ("GATE",), tmp_path, port))
+    acceptor.start()
+    with socket.create_connection(("127.0.0.1", port)) as connection:
+        end = RawEnd(connection, "MALLORY", "VENUE")
+        end.send("A", [(98, 0), (108, 5)])
+        assert end.closed()
+    acceptor.stop()
+    assert not notes.events
+
+
+def test_settings_that_cannot_be_are_refused(tmp_path):
+    for wrong, error in (
+        ({"host": "0.0.0.0"}, "not a loopback"),
+        ({"port": 0}, "port 0"),
+        ({"heartbeat_s": 0}, "heartbeat_s 0"),
+        ({"peers": ()}, "must be different"),
+        ({"peers": ("GATE",)}, "must be different"),
+    ):
+        with pytest.raises(ValueError, match=error):
+            FixSettings(**{"comp_id": "GATE", "peers": ("VENUE",), "store": tmp_path, "port": 5000} | wrong)
+    taken = free_port()
+    with socket.create_server(("127.0.0.1", taken)):
+        acceptor = FixAcceptor(GuardedApplication(Notes()), FixSettings("VENUE", ("GATE",), tmp_path, taken))
+        with pytest.raises(OSError, match=f"cannot listen on 127.0.0.1:{taken}"):
+            acceptor.start()
