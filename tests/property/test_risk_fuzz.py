@@ -95,8 +95,11 @@ def test_limits_refuse_any_other_text(text):
     raise AssertionError("a text without limits was taken")
 
 
+NAMES = st.characters(exclude_characters="\\")  # which escapes what follows, and so depends on the order
+
+
 @settings(max_examples=300, deadline=None)
-@given(st.text(max_size=40), st.text(max_size=10))
+@given(st.text(NAMES, max_size=40), st.text(NAMES, max_size=10))
 def test_subject_has_one_spelling(name, desk):
     try:
         who = person(f"CN={name},O={desk}")
