@@ -128,6 +128,7 @@ def test_every_baseline_fills_each_parent_exactly_and_accounts_for_it(days):
 
 def check_accounts(result, parents):
     rows = result.rows
+    assert (result.world, result.fill_model) == ("reactive", "conservative")
     np.testing.assert_array_equal(rows["filled_lots"], parents["lots"])
     parts = rows["spread_bps"] + rows["impact_bps"] + rows["timing_bps"] + rows["fees_bps"]
     np.testing.assert_allclose(parts, rows["is_bps"], atol=1e-9)

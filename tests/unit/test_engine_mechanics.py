@@ -205,6 +205,14 @@ def test_parent_when_larger_than_the_day_s_volume_then_both_are_named():
         check_parents([day], parents(15_001, start_ns=T0 + 60 * NS), ExecutionConfig(lots=None))
 
 
+@pytest.mark.parametrize("message", [{"rest_px": 0, "rest_lots": 5}, {"rest_lots": -1}, {"cross_lots": -3}])
+def test_message_without_meaning_then_is_refused_with_its_values(message):
+    engine = engine_on(make_day(STEADY))
+    with pytest.raises(InputError, match="message 0: rest .* lots at .* ticks, cross"):
+        send(engine, T0, **message)
+    assert engine.states["pend_ns"][0] == 0
+
+
 # Fees -----------------------------------------------------------------------------------------------------------------
 
 

@@ -239,6 +239,19 @@ def test_environment_when_the_day_cannot_hold_the_parent_then_names_the_values(d
         ExecutionEnv([day], CONFIG).reset(options={"parent": ParentOrder(0, 1, lots, open_ns() + start * NS, 600 * NS)})
 
 
+@pytest.mark.parametrize(
+    ("parent", "message"),
+    [
+        ({"day": 0, "side": 1, "lots": 60}, "give a ParentOrder"),
+        (ParentOrder(1, 1, 60, open_ns() + 300 * NS, 600 * NS), "day index 1; there are 1 days"),
+        (ParentOrder(-1, 1, 60, open_ns() + 300 * NS, 600 * NS), "day index -1"),
+    ],
+)
+def test_environment_when_the_parent_asked_for_is_none_of_its_own_then_draws_no_other(day, parent, message):
+    with pytest.raises(InputError, match=message):
+        ExecutionEnv([day], CONFIG).reset(options={"parent": parent})
+
+
 def test_environment_when_a_feature_is_nan_then_refuses(day):
     broken = replace(day, features=np.full_like(day.features, np.nan))
     with pytest.raises(InputError, match="not finite"):

@@ -10,6 +10,7 @@ from gymnasium import spaces
 from gymnasium.utils import seeding
 from numpy.typing import NDArray
 
+from feature_repo.errors import InputError
 from feature_repo.lake import Partition
 from serving.contracts.actions import CONTINUOUS_HIGH, CONTINUOUS_LOW, CONTINUOUS_NAMES
 from serving.contracts.observation import ACTION_NAMES, observation_bounds
@@ -141,9 +142,10 @@ class ExecutionEnv(gym.Env[Observation, Action]):
         super().reset(seed=seed)
         if seed is not None:
             self._stepper.seed(self.np_random)
-        parent = (options or {}).get("parent")
-        if isinstance(parent, ParentOrder):
-            market = (options or {}).get("market")
+        parent, market = (options or {}).get("parent"), (options or {}).get("market")
+        if parent is not None and not isinstance(parent, ParentOrder):
+            raise InputError(f"option parent is {parent!r}; give a ParentOrder, or none to draw one")
+        if parent is not None:
             self._stepper.start(parent.row(), markets=None if market is None else np.array([market], np.int64))
             out, mask = self._stepper.observe()
         else:

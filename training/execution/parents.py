@@ -43,6 +43,9 @@ def check_parents(days: Sequence[MarketDay], parents: NDArray[np.void], config: 
     A parent must be of a known side and positive, no larger than the day's volume, and start within a session window
     that has room for its horizon, the latency and the forced sweep; the book must have begun and must not end before.
     """
+    unknown = (parents["day"] < 0) | (parents["day"] >= len(days))
+    if unknown.any():
+        raise InputError(f"parent on day index {parents['day'][unknown][0]}; there are {len(days)} days")
     known = {int(i): (days[i].volume_lots, first_start_ns(days[i])) for i in np.unique(parents["day"])}
     for parent in parents:
         day = days[int(parent["day"])]

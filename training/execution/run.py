@@ -52,12 +52,17 @@ FILLS_PER_PARENT = 4096  # room in the fill record for each recorded parent
 
 @dataclass(frozen=True)
 class RunResult:
-    """`rows` RESULT_DTYPE `(N,)`; `fills` FILL_DTYPE of the recorded parents, `episode` being the parent's index."""
+    """`rows` RESULT_DTYPE `(N,)`; `fills` FILL_DTYPE of the recorded parents, `episode` being the parent's index.
+
+    `world` and `fill_model` name the market that it was; in the reactive one own orders stand in the queues, and no
+    model of fills applies.
+    """
 
     policy: str
     rows: NDArray[np.void]
     fills: NDArray[np.void]
     fill_model: str
+    world: str
 
     @property
     def divergence(self) -> dict[str, int]:
@@ -92,7 +97,7 @@ def run_policy(
     else:
         _run_messages(policy, engine, days, config)
     engine.complete()
-    return RunResult(policy.name, results(engine, days, config), engine.fills(), config.fill_model)
+    return RunResult(policy.name, results(engine, days, config), engine.fills(), config.fill_model, config.world)
 
 
 def _run_messages(

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from feature_repo.errors import InputError
 from training.market.fills import AGGRESSIVE, FORCED, sweep
 from training.market.impact_features import build_reaction
-from training.market.orders import EPISODE_DTYPE, FILL_DTYPE, INSTRUCTION_DTYPE, PARENT_DTYPE, TAKEN_CAPACITY
+from training.market.orders import EPISODE_DTYPE, FILL_DTYPE, PARENT_DTYPE, TAKEN_CAPACITY, checked_instructions
 from training.market.queues import kernel
 from training.market.reaction import begin_reaction, charge, next_reaction_ns, reach, settle
 from training.market.resting import join, meet_leaf, meet_row, next_leaf, quiet_until
@@ -299,7 +299,7 @@ class Engine:
 
     def submit(self, now_ns: NDArray[np.int64], instructions: NDArray[np.void]) -> None:
         """Send one message per unfinished episode (INSTRUCTION_DTYPE, `(N,)`), decided at `now_ns (N,) int64`."""
-        _submit_batch(self.tape, self.states, now_ns, np.ascontiguousarray(instructions, dtype=INSTRUCTION_DTYPE))
+        _submit_batch(self.tape, self.states, now_ns, checked_instructions(instructions))
 
     def advance(self, until_ns: NDArray[np.int64]) -> None:
         """Play each unfinished episode up to `until_ns (N,) int64`; the filled ones are done."""

@@ -3,6 +3,9 @@
 from enum import IntEnum
 
 import numpy as np
+from numpy.typing import NDArray
+
+from feature_repo.errors import InputError
 
 
 class FillKind(IntEnum):
@@ -40,6 +43,21 @@ INSTRUCTION_DTYPE = np.dtype(
     ]
 )
 """One message to the venue: cancel/replace the resting order and, where `cross_lots` > 0, an IOC with it."""
+
+
+def checked_instructions(instructions: NDArray[np.void]) -> NDArray[np.void]:
+    """INSTRUCTION_DTYPE `(N,)` as the kernels read it; InputError for negative lots or a resting price below a tick."""
+    rows = np.ascontiguousarray(instructions, dtype=INSTRUCTION_DTYPE)
+    bad = (rows["rest_lots"] < 0) | (rows["cross_lots"] < 0) | ((rows["rest_lots"] > 0) & (rows["rest_px"] < 1))
+    bad &= rows["send"] == 1
+    if bad.any():
+        i = int(np.argmax(bad))
+        raise InputError(
+            f"message {i}: rest {rows['rest_lots'][i]} lots at {rows['rest_px'][i]} ticks, cross "
+            f"{rows['cross_lots'][i]}: lots must not be negative, a price is 1 tick at least"
+        )
+    return rows
+
 
 EPISODE_DTYPE = np.dtype(
     [

@@ -10,7 +10,7 @@ from feature_repo.errors import InputError
 from feature_repo.pipeline import feature_kernel as features
 from feature_repo.ticks.reactive_tables import QueueReactiveParameters, published_tables
 from training.market.engine import ParentError
-from training.market.orders import EPISODE_DTYPE, FILL_DTYPE, INSTRUCTION_DTYPE, PARENT_DTYPE
+from training.market.orders import EPISODE_DTYPE, FILL_DTYPE, PARENT_DTYPE, checked_instructions
 from training.market.queues import kernel
 from training.market.reactive.episode import (
     NO_LIMIT,
@@ -204,7 +204,7 @@ class ReactiveEngine:
 
     def submit(self, now_ns: NDArray[np.int64], instructions: NDArray[np.void]) -> None:
         """Send one message per unfinished episode (INSTRUCTION_DTYPE, `(N,)`), decided at `now_ns (N,) int64`."""
-        _submit_batch(self.states, now_ns, np.ascontiguousarray(instructions, dtype=INSTRUCTION_DTYPE))
+        _submit_batch(self.states, now_ns, checked_instructions(instructions))
 
     def advance(self, until_ns: NDArray[np.int64]) -> None:
         """Play each unfinished episode up to `until_ns (N,) int64`; the filled ones are done."""
