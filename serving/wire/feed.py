@@ -109,9 +109,14 @@ class Ask(_Message, frozen=True, kw_only=True, gc=False, tag="ask"):
 
 
 class Watermark(_Message, frozen=True, kw_only=True, gc=False, tag="watermark"):
-    """To the publisher: done with everything up to `ts_ns`."""
+    """To the publisher: done with everything up to `ts_ns`.
+
+    `sent` counts the orders, replaces and cancels of each strategy so far that were allowed: they go another way and
+    may be slower than this message, and the venue waits until it has received as many.
+    """
 
     ts_ns: int
+    sent: dict[str, int] = {}
 
 
 Down = Opening | Snapshot | Update | SymbolStatus | Beat | Until
@@ -139,6 +144,9 @@ def decode_up(raw: bytes) -> Up:
         _names(message.symbols)
     else:
         _whole("ts_ns", message.ts_ns, 0, INT64_MAX)
+        _names(tuple(message.sent))
+        for number in message.sent.values():
+            _whole("sent", number, 0, INT64_MAX)
     return message
 
 

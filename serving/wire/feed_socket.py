@@ -36,6 +36,7 @@ class _Subscriber:
         self.symbols: set[str] = set()
         self.queue: asyncio.Queue[bytes | None] = asyncio.Queue(UNSENT_MAX)
         self.watermark = -1  # -1: it does not pace the venue
+        self.sent: dict[str, int] = {}
 
     def put(self, raw: bytes) -> None:
         try:
@@ -87,15 +88,16 @@ class FeedServer:
         for subscriber in self._subscribers:
             subscriber.put(raw)
 
-    async def wait(self, ts_ns: int, paces: int) -> None:
+    async def wait(self, ts_ns: int, paces: int) -> dict[str, int]:
         """Wait until `paces` followers at least have set a watermark, and none of those is behind `ts_ns`.
 
-        One that goes away stops counting, so that fewer than `paces` are left: the venue then stands until it is back.
+        Gives what they say they have sent, by strategy. One that goes away stops counting, so that fewer than `paces`
+        are left: the venue then stands until it is back.
         """
         while True:
-            marks = [item.watermark for item in self._subscribers if item.watermark >= 0]
-            if len(marks) >= paces and all(mark >= ts_ns for mark in marks):
-                return
+            pacing = [item for item in self._subscribers if item.watermark >= 0]
+            if len(pacing) >= paces and all(item.watermark >= ts_ns for item in pacing):
+                return {name: number for item in pacing for name, number in item.sent.items()}
             self._moved.clear()
             await self._moved.wait()
 
@@ -126,6 +128,7 @@ class FeedServer:
                 subscriber.symbols.add(symbol)
         elif isinstance(message, Watermark):
             subscriber.watermark = max(subscriber.watermark, message.ts_ns)
+            subscriber.sent = message.sent
             self._moved.set()
 
     async def _drain(self, subscriber: _Subscriber) -> None:
@@ -173,11 +176,11 @@ class FeedClient:
                     self._on_event(event)
             await asyncio.sleep(RETRY_S)
 
-    async def watermark(self, ts_ns: int) -> None:
+    async def watermark(self, ts_ns: int, sent: dict[str, int] | None = None) -> None:
         """Tell the venue that everything up to `ts_ns` is done; without a line it is lost, and the venue stands."""
         if self._connection is not None:
             with suppress(WebSocketException):
-                await self._connection.send(encode_feed(Watermark(ts_ns=ts_ns)))
+                await self._connection.send(encode_feed(Watermark(ts_ns=ts_ns, sent=sent or {})))
 
     async def _follow(self, connection: Any) -> str:
         while True:

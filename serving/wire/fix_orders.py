@@ -93,8 +93,10 @@ def encode_replace(
     )
 
 
-def encode_cancel(order_id: int, request_id: int, orig: str, symbol: str, side: Side, sent_ns: int) -> quickfix.Message:
-    """OrderCancelRequest."""
+def encode_cancel(
+    order_id: int, request_id: int, orig: str, symbol: str, side: Side, sent_ns: int, strategy: str = ""
+) -> quickfix.Message:
+    """OrderCancelRequest; `strategy` where it asked, "" where the gateway itself cancels."""
     return build(
         CANCEL,
         {
@@ -103,6 +105,7 @@ def encode_cancel(order_id: int, request_id: int, orig: str, symbol: str, side: 
             Tag.SYMBOL: symbol,
             Tag.SIDE: SIDE_CODES[side],
             Tag.TRANSACT_TIME: utc_text(sent_ns),
+            Tag.STRATEGY: strategy or None,
         },
     )
 
@@ -128,9 +131,10 @@ def decode_inbound(fields: Fields, scales: Scales) -> Inbound:
             return _replace(fields, scales)
         if kind == CANCEL:
             own, orig = fields.name(Tag.CL_ORD_ID), fields.name(Tag.ORIG_CL_ORD_ID)
-            return CancelOrder(own, orig, fields.name(Tag.SYMBOL), _side(fields))
+            return CancelOrder(own, orig, fields.name(Tag.SYMBOL), _side(fields), fields.get(Tag.STRATEGY) or "")
         if kind == STATUS:
-            return StatusOrder(fields.name(Tag.CL_ORD_ID), fields.get(Tag.ORD_STATUS_REQ_ID) or "")
+            own, request = fields.name(Tag.CL_ORD_ID), fields.get(Tag.ORD_STATUS_REQ_ID) or ""
+            return StatusOrder(own, fields.name(Tag.SYMBOL), _side(fields), request)
         if kind == MASS_STATUS:
             fields.one_of(Tag.MASS_STATUS_REQ_TYPE, {"7": "all"})
             return MassStatus(fields.name(Tag.MASS_STATUS_REQ_ID))
@@ -188,4 +192,5 @@ def _replace(fields: Fields, scales: Scales) -> ReplaceOrder:
     symbol, scale = scale_of(fields, scales)
     fields.one_of(Tag.ORD_TYPE, {"2": "limit"})
     own, orig = fields.name(Tag.CL_ORD_ID), fields.name(Tag.ORIG_CL_ORD_ID)
-    return ReplaceOrder(own, orig, symbol, _side(fields), scale.ticks(fields.text(Tag.PRICE)), _lots(fields, scale))
+    price, strategy = scale.ticks(fields.text(Tag.PRICE)), fields.get(Tag.STRATEGY) or ""
+    return ReplaceOrder(own, orig, symbol, _side(fields), price, _lots(fields, scale), strategy)

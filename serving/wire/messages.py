@@ -1,4 +1,4 @@
-"""What a client asks of a venue and where an order stands: plain values, for FIX and for a venue in the same process."""
+"""What a client asks of a venue and where an order stands: plain values, with FIX or in one process."""
 
 from typing import NamedTuple
 
@@ -36,6 +36,7 @@ class ReplaceOrder(NamedTuple):
     side: Side
     price_ticks: int
     lots: int
+    strategy: str = ""  # "" for one that the sender's own risk controls ask for
 
 
 class CancelOrder(NamedTuple):
@@ -45,13 +46,16 @@ class CancelOrder(NamedTuple):
     orig_cl_ord_id: str
     symbol: str
     side: Side
+    strategy: str = ""
 
 
 class StatusOrder(NamedTuple):
     """OrderStatusRequest."""
 
     cl_ord_id: str
-    request_id: str
+    symbol: str
+    side: Side
+    request_id: str = ""
 
 
 class MassStatus(NamedTuple):
