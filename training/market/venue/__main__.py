@@ -1,0 +1,62 @@
+"""`python -m training.market.venue`: the paper venue, by settings from SHORTFALL_VENUE_* and the command line."""
+
+import asyncio
+import logging
+import sys
+from collections.abc import Mapping, Sequence
+
+from pydantic import ValidationError
+from pydantic_settings import CliApp, SettingsError
+
+from feature_repo.errors import InputError, ShortfallError
+from training.market.venue.days import Listing, silver_listings, synthetic_listings
+from training.market.venue.settings import VenueSettings
+
+
+def load(settings: VenueSettings) -> Mapping[str, Listing]:
+    """The symbols that the settings name. Raises InputError where they cannot be had."""
+    latency_ns = None if settings.latency_us is None else 1000 * settings.latency_us
+    if settings.world == "replay":
+        assert settings.data is not None
+        return silver_listings(settings.data, settings.symbols, settings.date, latency_ns)
+    return synthetic_listings(
+        settings.symbols, settings.date, settings.hours, settings.seed, settings.strength, latency_ns
+    )
+
+
+def run(settings: VenueSettings) -> None:
+    """Run until the day is over or a signal comes.
+
+    Raises InputError for settings that cannot be met, OSError where a port or the log's file cannot be had.
+    """
+    from training.market.venue.service import VenueService
+
+    async def serve() -> None:
+        await VenueService(settings, listings).run()
+
+    listings = load(settings)
+    asyncio.run(serve())
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit code 0 for a day that ended or a signal, 2 for bad settings, 1 for what failed; one line says what."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    try:
+        settings = CliApp.run(VenueSettings, list(sys.argv[1:] if arguments is None else arguments))
+        run(settings)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "settings"
+        print(f"error: {where}: {first['msg']}", file=sys.stderr)
+        return 2
+    except (InputError, SettingsError, FileExistsError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except (OSError, RuntimeError, ShortfallError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,93 @@
+"""Settings of the venue's process, read from SHORTFALL_VENUE_* or the command line."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from ssl import SSLContext
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from feature_repo.errors import InputError
+from serving.wire.fix_settings import FixTls
+from serving.wire.identity import is_loopback, server_tls
+from training.market.venue.world import World
+
+
+class VenueSettings(BaseSettings):
+    """What the venue plays, how fast, and where it listens."""
+
+    model_config = SettingsConfigDict(env_prefix="SHORTFALL_VENUE_", extra="forbid")
+
+    name: str = Field("SYN", description="Name of the venue, as orders call it")
+    folder: Path = Field(Path("lake/venue"), description="Of the log of what it received and of FIX's stores")
+    world: Literal["synthetic", "replay"] = Field(
+        "synthetic", description="synthetic: a day made from its seed; replay: a day of cleaned order-by-order events"
+    )
+    symbols: list[str] = Field(["SYN1"], min_length=1, description="Symbols that trade")
+    date: str = Field("2025-01-06", description="ISO session date")
+    data: Path | None = Field(None, description="replay: folder of silver events")
+    hours: float = Field(6.5, description="synthetic: length of the session")
+    seed: int = Field(7, description="synthetic: seed of the market")
+    strength: float = Field(0.6, description="synthetic: strength of the planted signal")
+    latency_us: int | None = Field(
+        None, ge=0, le=10**9, description="Of an order to the book; the instrument's if absent"
+    )
+    pace: Literal["real", "lockstep"] = Field("real", description="real: by the clock; lockstep: by its followers")
+    speed: float = Field(1.0, gt=0, le=10_000, description="real: seconds of the day for one of the clock")
+    step_s: float = Field(1.0, gt=0, le=3600, description="lockstep: between two moments at which followers decide")
+    followers: int = Field(1, ge=1, le=100, description="lockstep: how many followers pace the venue")
+    patience_s: float = Field(30.0, gt=0, description="lockstep: wait this long for orders said to be on their way")
+    start: str | None = Field(None, description="UTC time of day to start at, HH:MM:SS; the open where absent")
+    linger_s: float = Field(2.0, ge=0, description="Stay this long after the close")
+    host: str = Field("127.0.0.1", description="Address to listen on; beyond loopback TLS is needed")
+    fix_port: int = Field(9880, ge=1, le=65535, description="Port of FIX")
+    feed_port: int = Field(9881, ge=1, le=65535, description="Port of the feed")
+    comp_id: str = Field("VENUE", description="Own CompID")
+    peers: list[str] = Field(["GATEWAY"], min_length=1, description="CompIDs that may log on")
+    dictionary: Path | None = Field(None, description="FIX44.xml, to validate with")
+    log_fix: bool = Field(False, description="Keep every FIX message in the folder too")
+    certificate: Path | None = Field(None, description="TLS certificate, with `key` and `authority`")
+    key: Path | None = Field(None, description="TLS key")
+    authority: Path | None = Field(None, description="Authority of certificates that may connect")
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> Self:
+        given = [path is not None for path in (self.certificate, self.key, self.authority)]
+        if any(given) and not all(given):
+            raise ValueError("certificate, key and authority go together")
+        if not all(given) and not is_loopback(self.host):
+            raise ValueError(f"host {self.host} is not a loopback address: TLS needs certificate, key and authority")
+        if self.fix_port == self.feed_port:
+            raise ValueError(f"fix_port and feed_port are both {self.fix_port}")
+        if (self.world == "replay") != (self.data is not None):
+            raise ValueError(f"world {self.world} with data {self.data}: replay needs a folder, synthetic has none")
+        if len(set(self.symbols)) != len(self.symbols):
+            raise ValueError(f"symbols {', '.join(self.symbols)} repeat")
+        return self
+
+    def fix_tls(self) -> FixTls | None:
+        """Files of FIX's TLS, None without."""
+        if self.certificate is None or self.key is None or self.authority is None:
+            return None
+        return FixTls(self.certificate, self.key, self.authority)
+
+    def feed_tls(self) -> SSLContext | None:
+        """TLS of the feed, None without."""
+        tls = self.fix_tls()
+        return None if tls is None else server_tls(tls.certificate, tls.key, tls.authority)
+
+    def start_ns(self, worlds: Mapping[str, World]) -> int:
+        """When the venue's clock starts. Raises InputError for a time outside the session."""
+        opens, closes = min(w.opens_ns for w in worlds.values()), max(w.closes_ns for w in worlds.values())
+        if self.start is None:
+            return opens
+        try:
+            moment = datetime.fromisoformat(f"{self.date}T{self.start}").replace(tzinfo=UTC)
+        except ValueError as error:
+            raise InputError(f"start {self.start!r} is no time of day: {error}") from error
+        start = int(moment.timestamp()) * 1_000_000_000
+        if not opens <= start < closes:
+            raise InputError(f"start {self.start} lies outside the session of {self.date}")
+        return start
