@@ -22,19 +22,23 @@ BEHIND_TICKS = 4
 
 @njit(cache=True)
 def discrete_order(
-    action: int, side: int, due: int, own_px: int, own_sz: int, opp_px: int, opp_sz: int
+    action: int, side: int, due: int, own_px: int, own_sz: int, opp_px: int, opp_sz: int, rest_px: int, rest_lots: int
 ) -> tuple[int, int, int, bool]:
     """The order of a discrete action, and whether the action was impossible and played as WAIT.
 
     WAIT cancels what rests, PLACE rests the `due` lots at the own best price, IMPROVE one tick inside the spread, CROSS
-    takes them.
+    takes them. The best price is that of the others: an own order that rests alone at a better one is the best there
+    is, and PLACE leaves it where it is instead of giving up the front of the queue.
     """
     possible = action_allowed(action, due, own_px, own_sz, opp_px, opp_sz)
     if not possible or action == WAIT:
         return 0, 0, 0, not possible
     if action == CROSS:
         return 0, 0, due, False
-    return (own_px + side if action == IMPROVE else own_px), due, 0, False
+    if action == IMPROVE:
+        return own_px + side, due, 0, False
+    alone = rest_lots > 0 and side * (rest_px - own_px) > 0
+    return (rest_px if alone else own_px), due, 0, False
 
 
 @njit(cache=True)

@@ -26,7 +26,23 @@ NO_OWN, NO_OPPOSITE = (0, 0, 104, 20), (100, 30, 0, 0)
     ],
 )
 def test_discrete_action_asks_for_its_order_and_a_masked_one_for_nothing(action, due, book, wanted):
-    assert discrete_order(action, 1, due, *book) == wanted
+    assert discrete_order(action, 1, due, *book, 0, 0) == wanted
+
+
+@pytest.mark.parametrize(
+    ("action", "rest_px", "rest_lots", "price"),
+    [
+        (PLACE, 102, 5, 102),  # alone, two ticks before the others: the front is kept
+        (PLACE, 100, 5, 100),
+        (PLACE, 97, 5, 100),
+        (PLACE, 102, 0, 100),  # filled or cancelled: nothing stands there
+        (IMPROVE, 102, 5, 101),
+    ],
+)
+def test_place_leaves_an_order_that_stands_alone_at_a_better_price(action, rest_px, rest_lots, price):
+    assert discrete_order(action, 1, 9, *BOOK, rest_px, rest_lots) == (price, 9, 0, False)
+    mirrored = discrete_order(action, -1, 9, 104, 20, 100, 30, 204 - rest_px, rest_lots)
+    assert mirrored == (204 - price, 9, 0, False)
 
 
 @pytest.mark.parametrize(
@@ -64,7 +80,9 @@ bounded = st.floats(-1.5, 1.5, allow_nan=False)
 )
 def test_orders_of_a_sell_mirror_those_of_a_buy(share, aggressiveness, due, spread, price):
     buy_book, sell_book = (price, 5, price + spread, 7), (200 - price, 5, 200 - price - spread, 7)
-    pairs = [(discrete_order(a, 1, due, *buy_book), discrete_order(a, -1, due, *sell_book)) for a in range(4)]
+    pairs = [
+        (discrete_order(a, 1, due, *buy_book, 0, 0), discrete_order(a, -1, due, *sell_book, 0, 0)) for a in range(4)
+    ]
     pairs.append(
         (
             continuous_order(share, aggressiveness, 1, due, *buy_book),

@@ -153,7 +153,10 @@ def message_of(state, action, settings, own_px, own_sz, opp_px, opp_sz):
     if settings.continuous:
         order = continuous_order(action[0], action[1], side, due, own_px, own_sz, opp_px, opp_sz)
     else:
-        order = discrete_order(np.int64(action[0]), side, due, own_px, own_sz, opp_px, opp_sz)
+        standing_px = state.rest_px + state.shift
+        order = discrete_order(
+            np.int64(action[0]), side, due, own_px, own_sz, opp_px, opp_sz, standing_px, state.rest_lots
+        )
     rest_px, rest_lots, cross_lots, changed = order
     state.masked += changed
     return rest_px, rest_lots, cross_lots
