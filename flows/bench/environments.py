@@ -29,7 +29,8 @@ def environment_rows(events: "pa.Table", repeats: int = REPEATS) -> list[Row]:
 
     The decision interval is such that a step plays ROWS_A_STEP rows of the book on average. Actions are drawn uniformly
     from the four beforehand; observations and resets are within the clock, and a step that only resets is not counted.
-    Each figure is steps over the thread's processor time, the median of `repeats` runs.
+    Each figure is steps over the thread's processor time, the median of `repeats` runs. `bytes per book row` is what
+    the environments' one copy of the day costs: 40 bytes, and 16 for each level behind the best.
     """
     from training.execution.vector_env import ExecutionVectorEnv
 
@@ -45,6 +46,7 @@ def environment_rows(events: "pa.Table", repeats: int = REPEATS) -> list[Row]:
         Row("vector env steps/s, always resting", resting, "steps/s"),
         Row("single env steps/s", single, "steps/s", SINGLE_TARGET, single >= SINGLE_TARGET),
         Row("book rows a step", interval_rows, "rows"),
+        Row("bytes per book row", env.bytes_per_row, "bytes"),
         Row("vector env width", WIDTH, "episodes"),
     ]
 

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 
 from feature_repo.errors import InputError
+from serving.contracts.observation import OBSERVATION_SIZE
 from training.execution.baselines import Immediate, TwapMarket, default_policies
 from training.execution.config import ExecutionConfig
 from training.execution.parents import parent_grid
+from training.execution.policies import ModelPolicy
 from training.execution.run import run_policy
 from training.market.impact import ImpactParameters
 from training.market.martingale import MartingaleOptions, martingale_day
@@ -19,8 +21,8 @@ TAKERS = {"immediate", "twap_market", "vwap_market", "almgren_chriss"}
 Z = 3.1  # two-sided 95% for the two dozen comparisons of a test
 
 
-def days(informed=0.0, count=12):
-    rng = np.random.default_rng(20)
+def days(informed=0.0, count=12, seed=20):
+    rng = np.random.default_rng(seed)
     options = MartingaleOptions(informed=informed)
     return [martingale_day(rng, options, f"2024-01-{day + 1:02d}") for day in range(count)]
 
@@ -58,6 +60,37 @@ def test_timing_cost_is_zero_under_every_fill_model(market, policy, model):
     rows = run_policy(policy, found, parents, config).rows
     mean, error = mean_and_error(rows, rows["timing_bps"])
     assert abs(mean) <= Z * error
+
+
+def linear_policy(seed, scale):
+    """The action with the highest of four random linear scores of what is observed."""
+    weights = np.random.default_rng(seed).normal(0, 1, (4, OBSERVATION_SIZE))
+
+    def act(observation, mask):
+        scores = np.clip(observation / scale, -5, 5) @ weights.T
+        return np.where(mask > 0, scores, -np.inf).argmax(axis=1)
+
+    return ModelPolicy(f"linear {seed}", act)
+
+
+def test_timing_cost_is_zero_for_a_policy_that_was_trained_there(market):
+    """The cheapest of many on other days of the market, as an agent's training would choose, by a wide margin."""
+    found, parents = market
+    others = days(count=8, seed=21)
+    there, seen = parent_grid(others, CONFIG), []
+
+    def look(observation, mask):
+        seen.append(observation)
+        return mask[:, 1].astype(int)
+
+    run_policy(ModelPolicy("look", look), others, there, CONFIG)
+    scale = np.concatenate(seen).std(axis=0) + 1e-3
+    costs = {seed: run_policy(linear_policy(seed, scale), others, there, CONFIG).rows["is_bps"] for seed in range(24)}
+    best = min(costs, key=lambda seed: costs[seed].mean())
+    assert costs[best].mean() < np.median([cost.mean() for cost in costs.values()]) - 0.1
+    rows = run_policy(linear_policy(best, scale), found, parents, CONFIG).rows
+    mean, error = mean_and_error(rows, rows["timing_bps"])
+    assert abs(mean) <= Z * error and error < 0.35
 
 
 def test_timing_part_is_that_of_the_fills_marked_to_the_mid_just_after_them(market):

@@ -1,4 +1,4 @@
-"""The compiled replay of depth against a slow, obvious one that visits every row: all fills, by time, price and lots."""
+"""The compiled replay of depth against a slow, obvious one that visits every row: fills by time, price and lots."""
 
 import numpy as np
 from hypothesis import given, settings

@@ -26,6 +26,7 @@ def test_bench_environments_when_run_then_gives_the_promised_rows_with_targets_j
         assert rows[name].met == (rows[name].value >= target)
         assert rows[name].unit == name.split()[-1]
     assert rows["vector env steps/s, always resting"].target is None
+    assert rows["bytes per book row"].value == 40 + 16 * (small.book.bid_px.shape[1] - 1)
     assert rows["book rows a step"].value == pytest.approx(100, rel=0.02)
 
 

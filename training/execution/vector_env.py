@@ -58,6 +58,11 @@ class ExecutionVectorEnv(VectorEnv[Observation, NDArray[Any], NDArray[Any]]):
         """The parents at work, PARENT_DTYPE `(N,)`; where an episode has just ended, the one it worked."""
         return self._stepper.parents.copy()
 
+    @property
+    def bytes_per_row(self) -> float:
+        """Resident bytes of the days that all episodes share over the rows of their books; worlds of history alone."""
+        return self._stepper.engine.tape.bytes_per_row
+
     def reset(
         self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Observation, dict[str, Any]]:
