@@ -31,6 +31,7 @@ from flows.cli_options import (
     split_names,
     with_progress,
 )
+from flows.cli_serve import add_serve_commands
 from flows.cli_simulate import simulate
 from flows.cli_train import backtest, train_agent
 
@@ -44,6 +45,7 @@ app.add_typer(bench, name="bench")
 app.command("simulate")(simulate)
 app.command("train-agent")(train_agent)
 app.command("backtest")(backtest)
+add_serve_commands(app)
 
 
 class Stage(StrEnum):

@@ -53,6 +53,7 @@ class FeedServer:
         self._subscribers: set[_Subscriber] = set()
         self._moved = asyncio.Event()
         self._server: Server | None = None
+        self._until: bytes | None = None
 
     async def start(self, host: str, port: int, tls: ssl.SSLContext | None = None) -> int:
         """Listen; gives the port. Raises ValueError for an address beyond loopback without TLS."""
@@ -83,8 +84,8 @@ class FeedServer:
             subscriber.put(raw)
 
     def until(self, ts_ns: int) -> None:
-        """Tell everybody that all up to `ts_ns` has been sent."""
-        raw = self.publisher.until(ts_ns)
+        """Tell everybody that all up to `ts_ns` has been sent; who asks for snapshots later hears it behind them."""
+        raw = self._until = self.publisher.until(ts_ns)
         for subscriber in self._subscribers:
             subscriber.put(raw)
 
@@ -126,6 +127,8 @@ class FeedServer:
             for symbol in message.symbols:
                 subscriber.put(self.publisher.snapshot(symbol))
                 subscriber.symbols.add(symbol)
+            if self._until is not None:
+                subscriber.put(self._until)
         elif isinstance(message, Watermark):
             subscriber.watermark = max(subscriber.watermark, message.ts_ns)
             subscriber.sent = message.sent
@@ -158,7 +161,7 @@ class FeedClient:
     async def run(self) -> None:
         """Follow until cancelled; a line that breaks or says nothing for `silence_s` is made anew."""
         while True:
-            reason = "no connection"
+            reason = "the line of the feed is down"
             try:
                 async with connect(
                     self._url, ssl=self._tls, max_size=MESSAGE_MAX, compression=None, ping_interval=None
@@ -169,7 +172,7 @@ class FeedClient:
                         await connection.send(encode_feed(Watermark(ts_ns=0)))
                     reason = await self._follow(connection)
             except (OSError, WebSocketException, InvalidHandshake) as error:
-                reason = f"the feed's line is down: {error}"
+                reason = f"the line of the feed is down: {error}"
             finally:
                 self._connection = None
                 for event in self.follower.disconnected(reason):

@@ -42,7 +42,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Exit code 0 for a day that ended or a signal, 2 for bad settings, 1 for what failed; one line says what."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
-        settings = CliApp.run(VenueSettings, list(sys.argv[1:] if arguments is None else arguments))
+        settings = CliApp.run(
+            VenueSettings, list(sys.argv[1:] if arguments is None else arguments), cli_exit_on_error=False
+        )
         run(settings)
     except ValidationError as error:
         first = error.errors()[0]

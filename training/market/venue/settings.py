@@ -18,7 +18,7 @@ from training.market.venue.world import World
 class VenueSettings(BaseSettings):
     """What the venue plays, how fast, and where it listens."""
 
-    model_config = SettingsConfigDict(env_prefix="SHORTFALL_VENUE_", extra="forbid")
+    model_config = SettingsConfigDict(env_prefix="SHORTFALL_VENUE_", extra="forbid", cli_kebab_case=True)
 
     name: str = Field("SYN", description="Name of the venue, as orders call it")
     folder: Path = Field(Path("lake/venue"), description="Of the log of what it received and of FIX's stores")
