@@ -24,12 +24,13 @@ help: ## List every target
 
 setup: $(READY) ## Create .venv from the pinned constraints and get Java 17
 
-$(READY): pyproject.toml constraints.txt
+$(READY): pyproject.toml constraints.txt constraints-hashed.txt
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || { echo "Python 3.11 is needed; $(PYTHON) is $$($(PYTHON) --version 2>&1): set PYTHON=/path/to/python3.11" >&2; exit 1; }
 	.ci/ensure-java
 	"$(PYTHON)" -m venv .venv
 	@echo "installing the pinned packages into .venv (a few minutes)"
 	$(BIN)/pip install --quiet --disable-pip-version-check torch==2.13.0
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r constraints-hashed.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[data,train,serve,dev]'
 	@touch $(READY)
 
@@ -84,7 +85,7 @@ format: $(READY) ## Format the code
 
 constraints: $(READY) ## Regenerate constraints.txt from pyproject.toml with the newest versions that fit
 	$(BIN)/pip install --quiet uv
-	$(BIN)/uv pip compile pyproject.toml --all-extras --python-version 3.11 --upgrade --no-header --annotation-style line -o constraints.txt
+	$(BIN)/uv pip compile pyproject.toml --all-extras --python-version 3.11 --upgrade --prerelease=if-necessary-or-explicit --no-header --annotation-style line -o constraints.txt
 
 clean: ## Remove .venv and caches; the lake stays
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .import_linter_cache *.egg-info
