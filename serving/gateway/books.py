@@ -17,6 +17,12 @@ from serving.gateway.money import checked
 NO_BID, NO_ASK = -(2**63), 2**63
 """The best own prices where there is no order: no price meets them."""
 
+SUM_LIMITS = (
+    "max_open_orders", "max_day_value", "max_day_lots", "max_gross_value", "max_net_value", "max_credit",
+    "max_realised_loss", "max_loss", "max_drawdown",
+)  # fmt: skip
+"""Limits on what adds up in a scope, bound to its node."""
+
 
 class Plain:
     """Something whose whole state is the integers, flags and strings that FIELDS names."""
@@ -42,11 +48,7 @@ class Node(Plain):
         "gross", "long_value", "short_value", "realised", "unrealised", "peak", "applied", "cancels", "fills",
         "rejects",
     )  # fmt: skip
-    LIMITS = (
-        "max_open_orders", "max_day_value", "max_day_lots", "max_gross_value", "max_net_value", "max_credit",
-        "max_realised_loss", "max_loss", "max_drawdown",
-    )  # fmt: skip
-    __slots__ = ("scope", "name", "revision", "messages", "cancel_messages", *LIMITS, *FIELDS)
+    __slots__ = ("scope", "name", "revision", "messages", "cancel_messages", *SUM_LIMITS, *FIELDS)
 
     def __init__(self, scope: str, name: str) -> None:
         self.scope, self.name = scope, name

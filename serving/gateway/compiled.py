@@ -4,7 +4,7 @@ An `At` is thrown away when limits, postures or the day change (`State.revision`
 """
 
 from serving.contracts.orders import INT64_MAX, ChildOrder, Replace
-from serving.gateway.books import Leg, Node, OwnBook
+from serving.gateway.books import SUM_LIMITS, Leg, Node, OwnBook
 from serving.gateway.events import Instrument
 from serving.gateway.limits import KINDS
 from serving.gateway.live import Beat, ClockOffset, Live, Market, Window
@@ -14,6 +14,15 @@ from serving.gateway.state import State, Sums
 
 Place = tuple[str, str, str, str]
 """(venue, account, strategy, symbol)"""
+
+
+ORDER_LIMITS = (
+    "collar_bps", "dead_man_ns", "drift_collar_bps", "duplicate_window_ns", "free_cancels", "max_cancels_per_fill",
+    "max_clock_age_ns", "max_clock_offset_ns", "max_heartbeat_age_ns", "max_order_adv_bps", "max_order_lots",
+    "max_order_value", "max_participation_bps", "max_reference_age_ns", "max_repeated_orders", "max_request_age_ns",
+    "max_send_age_ns", "max_unacknowledged_ns", "max_venue_rejects", "participation_floor_lots",
+)  # fmt: skip
+"""Limits on what an order is."""
 
 
 class Effective:
@@ -120,6 +129,7 @@ def at_place(state: State, live: Live, place: Place, mono_ns: int) -> At:
     at.state, at.place = state, place
     at.unknown = _unknown(state, place)
     if at.unknown:
+        at.limits = Effective()  # holds none: a control that read one would raise, and so deny
         return at
     venue, account, strategy, symbol = place
     at.sums = state.sums(venue, account, strategy, symbol)
@@ -163,15 +173,15 @@ def _bind(state: State, live: Live, at: At, mono_ns: int) -> Effective:
     account.max_lots = numbers["account"].get("max_position_lots", INT64_MAX)
     strategy.max_lots = numbers["strategy"].get("max_position_lots", INT64_MAX)
     limits = Effective()
-    for limit in Effective.__slots__:
+    for limit in ORDER_LIMITS:
         found = [entry[limit] for entry in numbers.values() if limit in entry]
         setattr(limits, limit, max(found) if KINDS[limit].larger_is_tighter else min(found))
-    return live.interned(limits, tuple(getattr(limits, limit) for limit in Effective.__slots__))
+    return live.interned(limits, tuple(getattr(limits, limit) for limit in ORDER_LIMITS))
 
 
 def _bind_node(node: Node, numbers: dict[str, int], live: Live, mono_ns: int) -> None:
     node.unlimit()
-    for limit in Node.LIMITS:
+    for limit in SUM_LIMITS:
         if limit in numbers:
             setattr(node, limit, numbers[limit])
     for limit, window in (("max_messages_per_second", "messages"), ("max_cancels_per_second", "cancel_messages")):

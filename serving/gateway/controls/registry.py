@@ -89,9 +89,9 @@ def run(at: At, order: Intent, now: Now) -> Denied | None:
     """The first denial, or None where every control lets the order pass. A control that raises denies."""
     name = ""
     try:
-        limits = None if at.unknown else at.limits
+        limits = at.limits
         for name, check in CONTROLS:  # noqa: B007  # told where a control fails
-            denied = check(at, limits, order, now)  # type: ignore[arg-type]  # only identity runs without limits
+            denied = check(at, limits, order, now)
             if denied is not None:
                 return denied
     except Exception as error:
