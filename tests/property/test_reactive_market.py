@@ -11,7 +11,8 @@ from market_fixtures import instrument
 from feature_repo.ticks.reactive_tables import published_tables
 from training.market.queues import kernel
 from training.market.reactive.draws import part, poisson
-from training.market.reactive.kernel import next_event, open_market, own_after_cancel, play, sum_rates, take
+from training.market.reactive.kernel import next_event, open_market, play
+from training.market.reactive.ladder import own_after_cancel, sum_rates, take
 from training.market.reactive.own import give_way, rest, take_level, withdraw
 from training.market.reactive.rows import show, simulate_book
 from training.market.reactive.state import NS, RING, market_seed, new_markets, prepare

@@ -7,7 +7,7 @@ in the length of its queue, and what is taken is gone: the flow after it is that
 import numpy as np
 
 from training.market.queues import kernel
-from training.market.reactive.kernel import (
+from training.market.reactive.ladder import (
     SLOT,
     length,
     level_of,

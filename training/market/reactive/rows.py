@@ -10,7 +10,8 @@ from feature_repo.pipeline.books import Book
 from feature_repo.ticks.instruments import Instrument
 from feature_repo.ticks.reactive_tables import QueueReactiveParameters
 from training.market.queues import kernel
-from training.market.reactive.kernel import SLOT, next_event, open_market, own_at, price_at
+from training.market.reactive.kernel import next_event, open_market
+from training.market.reactive.ladder import SLOT, own_at, price_at
 from training.market.reactive.state import NS, REACH, market_seed, new_markets, prepare
 
 if TYPE_CHECKING:
