@@ -148,11 +148,7 @@ def calibrate_impact(
         raise InputError(f"{name}: the mid never moves on {len(days)} day(s); impact has no scale")
     adv = float(np.mean([day.volume_lots for day in days]))
     clock, event = _sums(days, trades, settings)
-    shown = max(day.book.bid_px.shape[1] for day in days) > 1
-    if shown:
-        sizes, cost, count = sweep_costs(days, settings.sizes, settings.sweep_every_ns, settings.block_ns)
-    else:
-        sizes, cost, count = print_costs(days, trades, settings.sizes, settings.block_ns)
+    source, (sizes, cost, count) = _costs(days, trades, settings)
     blocks = len(clock.count)
     if blocks < LEAST_BLOCKS:
         raise InputError(f"{name}: impact needs at least {LEAST_BLOCKS} half hours of trading, found {blocks}")
@@ -167,10 +163,7 @@ def calibrate_impact(
     kernel, kernel_draws = _kernels(clock, draws)
     root = np.sqrt(sizes / adv)
     temporary, temporary_draws = fit_temporary(root, cost, count, volatility, draws)
-    halves = len(event.count)
-    event_draws = rng.multinomial(halves, np.full(halves, 1 / halves), settings.resamples).astype(np.float64)
-    signs = event.flow.sum(0)
-    response = np.concatenate([[0.0], np.cumsum(event.move.sum(0))[:-1]]) / signs[0]
+    curves = _in_trade_time(event, rng, settings.resamples)
     parameters = ImpactParameters(
         permanent_bps=float(adv * weights[0]),
         transient_bps=tuple((adv * weights[1:]).tolist()),
@@ -180,35 +173,26 @@ def calibrate_impact(
         adv_lots=adv,
         passive_share=settings.passive_share,
     )
-    starts = adv * resampled.sum(axis=1)
-    intervals = {"start_bps": _interval(starts), "permanent_bps": _interval(adv * resampled[:, 0])}
-    for k in range(len(settings.decay_s)):
-        intervals[f"transient_bps_{k}"] = _interval(adv * resampled[:, 1 + k])
-    intervals["temporary"] = _interval(temporary_draws)
     fitted = basis @ weights
     return ImpactCalibration(
         instrument_id=name,
         dates=tuple(day.partition.date for day in days),
         seed=seed,
         parameters=parameters,
-        intervals=intervals,
+        intervals=_intervals(adv * resampled, temporary_draws),
         rows=sum(len(day.book.ts_ns) for day in days),
         trades=found,
         unsigned=sum(part.unsigned for part in trades),
         blocks=blocks,
         explained=float((2 * fitted @ move[0] - _quadratic(fitted, flow[0])) / clock.square.sum()),
-        temporary_from="visible book" if shown else "meta trades",
+        temporary_from=source,
         lag_s=np.arange(settings.lags) * settings.bin_ns / NS,
         kernel_bps=adv * kernel,
         kernel_interval=adv * np.percentile(kernel_draws, (2.5, 97.5), axis=0),
         fitted_bps=adv * np.cumsum(fitted),
-        response_bps=response,
-        response_interval=np.percentile(_responses(event, event_draws), (2.5, 97.5), axis=0),
-        sign_correlation=signs / signs[0],
-        sign_interval=np.percentile(_normalised(event_draws @ event.flow), (2.5, 97.5), axis=0),
-        event_kernel_bps=np.concatenate([[0.0], np.cumsum(solve_propagator(signs, event.move.sum(0)))[:-1]]),
         sweep_lots=sizes,
         sweep_bps=np.divide(cost.sum(0), count.sum(0), out=np.zeros(len(sizes)), where=count.sum(0) > 0),
+        **curves,
     )
 
 
@@ -247,6 +231,36 @@ def _sums(
         clock.append(clock_sums(day, cut, settings.bin_ns, settings.lags, settings.block_ns))
         event.append(event_sums(day, part, settings.event_lags, settings.block_ns))
     return Sums.join(clock), Sums.join(event)
+
+
+def _costs(
+    days: Sequence["MarketDay"], trades: Sequence[MetaTrades], settings: CalibrationSettings
+) -> tuple[str, tuple[Floats, Floats, Floats]]:
+    """What the temporary part is fitted to, and its sizes, sums and counts (`impact_temporary`)."""
+    if max(day.book.bid_px.shape[1] for day in days) > 1:
+        return "visible book", sweep_costs(days, settings.sizes, settings.sweep_every_ns, settings.block_ns)
+    return "meta trades", print_costs(days, trades, settings.sizes, settings.block_ns)
+
+
+def _in_trade_time(event: Sums, rng: np.random.Generator, resamples: int) -> dict[str, Floats]:
+    """Response, correlation of signs and propagator in trade time, as `ImpactCalibration` names them."""
+    halves = len(event.count)
+    draws = rng.multinomial(halves, np.full(halves, 1 / halves), resamples).astype(np.float64)
+    signs, moves = event.flow.sum(0), event.move.sum(0)
+    return {
+        "response_bps": np.concatenate([[0.0], np.cumsum(moves)[:-1]]) / signs[0],
+        "response_interval": np.percentile(_responses(event, draws), (2.5, 97.5), axis=0),
+        "sign_correlation": signs / signs[0],
+        "sign_interval": np.percentile(_normalised(draws @ event.flow), (2.5, 97.5), axis=0),
+        "event_kernel_bps": np.concatenate([[0.0], np.cumsum(solve_propagator(signs, moves))[:-1]]),
+    }
+
+
+def _intervals(weights: Floats, temporary: Floats) -> dict[str, tuple[float, float]]:
+    """95% intervals from resampled weights `(R, 1 + K)`, permanent first, and temporary parts `(R,)`."""
+    found = {"start_bps": _interval(weights.sum(axis=1)), "permanent_bps": _interval(weights[:, 0])}
+    found |= {f"transient_bps_{k}": _interval(weights[:, 1 + k]) for k in range(weights.shape[1] - 1)}
+    return found | {"temporary": _interval(temporary)}
 
 
 # The propagator -------------------------------------------------------------------------------------------------
