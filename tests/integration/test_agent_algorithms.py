@@ -71,6 +71,20 @@ def test_training_when_killed_then_goes_on_to_the_bytes_of_an_unbroken_one(featu
     assert resumed[:3] == seen[:3], "what the checkpoint knows is told again, not trained again"
 
 
+def test_training_when_settings_compete_then_the_other_seeds_train_with_the_winner(features_dir, tmp_path):
+    config = replace(TINY, ahead_candidates=(0, 10), seeds=(3, 4))
+    reports = []
+    summary = train(features_dir, tmp_path / "both", config, lambda *report: reports.append(report))
+    scores = json.loads((tmp_path / "both" / "curves.json").read_text())["ahead_candidates_bps"]
+    winner = min(scores, key=lambda name: scores[name])
+    assert set(scores) == {"0", "10"} and summary["ahead_slices"] == int(winner)
+    assert reports[-1][:2] == (3 * config.env_steps,) * 2
+    alone = train(features_dir, tmp_path / "alone", config.with_ahead(int(winner)))
+    assert alone == {**summary, "env_steps": alone["env_steps"]}
+    for name in ("bundle", "bundle_untrained", "seeds"):
+        assert files_of(tmp_path / "both" / name) == files_of(tmp_path / "alone" / name)
+
+
 def test_training_when_started_from_a_bundle_then_begins_with_its_policy_on_one_symbol(features_dir, tmp_path):
     train(features_dir, tmp_path / "many")
     tuned = replace(TINY, fine_tune_from=str(tmp_path / "many" / "bundle"), symbols=("AAA",), learning_rate=1e-9)
@@ -176,9 +190,7 @@ class Casino:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "where", [{"num_env_runners": 2}, {"num_learners": 2}, {"num_env_runners": 1, "num_learners": 1}]
-)
+@pytest.mark.parametrize("runners, learners", [(2, 0), (0, 2), (1, 1)])
 def test_training_when_spread_over_actors_then_learns_as_well_as_in_one_process(runners, learners):
     import sys
 

@@ -1,6 +1,6 @@
 """Settings of the execution agent's training, one frozen dataclass; budgets are steps, never seconds."""
 
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Self
 
 from feature_repo.errors import InputError
@@ -67,6 +67,10 @@ class AgentConfig:
 
     grad_clip: float = 0.5
     """Largest norm of a gradient."""
+
+    drift_weight: float = 1.0
+    """Share of the mid's moves on lots still open that training's rewards count in replay; see
+    `training.execution.drift`. Validation counts them whole."""
 
     cvar_weight: float = 0.0
     """Share of the objective that goes to the conditional value at risk of a parent's cost; 0: the mean alone."""
@@ -155,6 +159,10 @@ class AgentConfig:
     experiment: str = "agents"
     """MLflow experiment."""
 
+    ahead_candidates: tuple[int, ...] = ()
+    """Values of `execution`'s `ahead_slices` that compete: the first seed trains with each, and the one that is best on
+    the validation days is kept for the other seeds; empty: that of `execution` alone."""
+
     checkpoint_every: int = 0
     """Updates between two checkpoints from which a killed training goes on; 0: it starts again from its seed."""
 
@@ -202,6 +210,8 @@ class AgentConfig:
         if self.cvar_weight and self.gamma != 1:
             raise InputError(f"agent cvar_weight {self.cvar_weight} needs gamma 1, got {self.gamma}")
         execution = ExecutionConfig.from_dict(self.execution)
+        for value in self.ahead_candidates:
+            ExecutionConfig.from_dict({**self.execution, "ahead_slices": value})
         kinds = {ExecutionConfig.from_dict({**self.execution, **item}).actions for item in self.variants}
         if kinds - {execution.actions}:
             raise InputError(f"agent variants have actions {sorted(kinds)}, execution has {execution.actions}")
@@ -229,6 +239,15 @@ class AgentConfig:
             validation_parents=2_048,
             checkpoint_every=20,
         )
+
+    def with_ahead(self, slices: int) -> Self:
+        """The same with one candidate alone."""
+        return replace(self, execution={**self.execution, "ahead_slices": slices}, ahead_candidates=())
+
+    @property
+    def trainings(self) -> int:
+        """Trainings in all: one a seed, and the first seed's with each further candidate."""
+        return len(self.seeds) + max(1, len(self.ahead_candidates)) - 1
 
     @property
     def updates(self) -> int:

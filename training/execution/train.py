@@ -24,6 +24,10 @@ CHECKPOINTS = ".checkpoints"
 """Folder in `out_dir` that is there while the training runs."""
 
 
+Outcome = tuple[Trained, Weights, dict[str, float]]
+"""What a seed came to, its weights before any training, and validation figures of others, bps."""
+
+
 def train_agent(
     features_dir: Path,
     forecasts_dir: Path | None,
@@ -34,32 +38,48 @@ def train_agent(
     """Train one agent a seed on `config.train_days` and write the one that is best on the validation days.
 
     Writes `bundle/` (the chosen seed), `seeds/<seed>/` (the best of each), `bundle_untrained/` (the chosen seed as
-    initialised) and `curves.json` into `out_dir`.
-    Equal inputs and configuration give equal bytes. An interrupted training starts again from its seed, or, with
-    `config.checkpoint_every`, goes on from the checkpoints in `out_dir`: both end with those bytes. Test days are never
-    read. Returns what was trained and its validation figures, in bps of implementation shortfall.
+    initialised) and `curves.json` into `out_dir`. Equal inputs and configuration give equal bytes. An interrupted
+    training starts again from its seed, or, with `config.checkpoint_every`, goes on from the checkpoints in `out_dir`:
+    both end with those bytes. Test days are never read. Returns what was trained and its validation figures, in bps of
+    implementation shortfall.
     Raises InputError where a day is absent or unusable, or where the training diverged.
     """
     if not config.signals:
         forecasts_dir = None
-    training, validation = open_worlds(features_dir, forecasts_dir, config)
+    configs = [config.with_ahead(slices) for slices in config.ahead_candidates] or [config]
+    worlds = [open_worlds(features_dir, forecasts_dir, item) for item in configs]
     done_before = 0
 
     def report(update: Update) -> None:
         progress(min(done_before + update.env_steps, total), total, "env steps")
 
-    facts = {**config.as_content(), "data_fingerprint": training.fingerprint()}
-    total = len(config.seeds) * config.updates * config.batch_steps
-    outcomes: list[tuple[Trained, Weights, dict[str, float]]] = []
+    facts = {**config.as_content(), "data_fingerprint": worlds[0][0].fingerprint()}
+    total = config.trainings * config.updates * config.batch_steps
+    contest: list[Outcome] = []
     with (
         local_ray(config.ray_cpus, config.ray_address),
         tracking_run(config.tracking_uri, config.experiment, "train_agent", facts) as tracker,
     ):
-        for seed in config.seeds:
-            checkpoint = out_dir / CHECKPOINTS / f"seed_{seed}.pickle"
-            outcomes.append(train_seed(training, validation, config, seed, report, checkpoint, tracker))
+
+        def train(index: int, seed: int) -> Outcome:
+            nonlocal done_before
+            ahead = f"_ahead_{configs[index].execution['ahead_slices']}" if len(configs) > 1 else ""
+            checkpoint = out_dir / CHECKPOINTS / f"seed_{seed}{ahead}.pickle"
+            found = train_seed(*worlds[index], configs[index], seed, report, checkpoint, tracker)
             done_before += config.updates * config.batch_steps
+            return found
+
+        for index in range(len(configs)):
+            contest.append(train(index, config.seeds[0]))
+        kept = min(range(len(configs)), key=lambda index: contest[index][0].best_validation_bps)
+        outcomes = [contest[kept], *(train(kept, seed) for seed in config.seeds[1:])]
     progress(total, total, "env steps")
+    config, (training, validation) = configs[kept], worlds[kept]
+    candidates = {
+        str(item.execution["ahead_slices"]): found[0].best_validation_bps
+        for item, found in zip(configs, contest, strict=True)
+        if len(configs) > 1
+    }
     # The first of equals wins, so that the choice does not depend on anything but the scores.
     trained, untrained, marks = min(outcomes, key=lambda outcome: outcome[0].best_validation_bps)
     for name in ("bundle", "bundle_untrained", "seeds"):  # of an attempt that was killed while it wrote
@@ -71,12 +91,13 @@ def train_agent(
         made = replace(provenance, seed=other.seed)
         write_agent_bundle(out_dir / "seeds" / str(other.seed), other.weights, made, env_steps=_steps_of(other))
     write_agent_bundle(out_dir / "bundle_untrained", untrained, provenance, env_steps=0)
-    _write_curves(out_dir / "curves.json", config, validation, trained, outcomes)
+    _write_curves(out_dir / "curves.json", config, validation, trained, outcomes, candidates)
     shutil.rmtree(out_dir / CHECKPOINTS, ignore_errors=True)
     return {
         "seed": trained.seed,
         "seeds": len(outcomes),
-        "env_steps": sum(outcome[0].curve[-1].env_steps for outcome in outcomes),
+        "ahead_slices": training.execution.ahead_slices,
+        "env_steps": sum(outcome[0].curve[-1].env_steps for outcome in contest + outcomes[1:]),
         "best_env_steps": steps,
         "validation_bps": round(trained.best_validation_bps, 4),
         **{f"validation_{name}_bps": round(value, 4) for name, value in marks.items()},
@@ -92,8 +113,11 @@ def train_seed(
     report: Callable[[Update], None],
     checkpoint: Path,
     tracker: Tracker = SILENT,
-) -> tuple[Trained, Weights, dict[str, float]]:
-    """One seed: its outcome, its weights before any training, and validation figures of the rule and of those."""
+) -> Outcome:
+    """One seed: its outcome, its weights before any training, and validation figures of the rule and of those.
+
+    Metrics are logged under the checkpoint's name.
+    """
     from training.execution.ppo import greedy
 
     continuous = training.execution.actions == "continuous"
@@ -116,7 +140,7 @@ def train_seed(
     def on_update(update: Update) -> None:
         report(update)
         metrics = {name: value for name, value in asdict(update).items() if value is not None and name != "update"}
-        tracker.log({f"seed_{seed}/{name}": float(value) for name, value in metrics.items()}, update.update)
+        tracker.log({f"{checkpoint.stem}/{name}": float(value) for name, value in metrics.items()}, update.update)
 
     trained = train_policy(training, module, validation.mean_is_bps, config, seed, on_update, checkpoint)
     return trained, weights_of(untrained), marks
@@ -132,12 +156,14 @@ def _write_curves(
     config: AgentConfig,
     validation: Validation,
     chosen: Trained,
-    outcomes: list[tuple[Trained, Weights, dict[str, float]]],
+    outcomes: list[Outcome],
+    candidates: dict[str, float],
 ) -> None:
     """All curves and the choice, as data: no times, no paths."""
     content = {
         "config": config.as_content(),
         "chosen_seed": chosen.seed,
+        "ahead_candidates_bps": candidates,
         "validation": {
             "days": list(validation.days),
             "parents": len(validation.parents),
