@@ -129,13 +129,21 @@ class OrderWorld:
         for fill in found:
             if isinstance(fill, Traded):
                 self._own[fill.number].filled += fill.lots
+        late = [fill for fill in fills if not fill.maker or fill.number in fresh]
         for command in group:
             happened.append(self._result(until_ns, command))
-        for fill in fills:
-            if not fill.maker or fill.number in fresh:
-                self._own[fill.number].filled += fill.lots
-                happened.append(fill)
+            late = self._tell_fills(late, command.number, happened)
+        for number in [fill.number for fill in late]:
+            late = self._tell_fills(late, number, happened)
         self._sweep(until_ns, happened)
+
+    def _tell_fills(self, fills: list[Traded], number: int, happened: list[Happening]) -> list[Traded]:
+        """Tell of an order's fills; gives those of the others."""
+        for fill in fills:
+            if fill.number == number:
+                self._own[number].filled += fill.lots
+                happened.append(fill)
+        return [fill for fill in fills if fill.number != number]
 
     def _rows(self, until_ns: int) -> list[Row]:
         book = self.replay.record(self.depth, until_ns)
@@ -216,13 +224,14 @@ def _turns(day: Messages, windows: tuple[tuple[int, int], ...]) -> list[Turn]:
     turns: list[Turn] = []
     stands: Status = "unknown"
     inside, shown = False, ""
-    for ts_ns, _, what in sorted(moments):
+    moments.sort()
+    for i, (ts_ns, _, what) in enumerate(moments):
         if what == "opens" or what == "closes":
             inside = what == "opens"
         else:
             stands = what  # type: ignore[assignment]
         now: Status = stands if inside else "closed"
-        if now != shown:
+        if now != shown and (i + 1 == len(moments) or moments[i + 1][0] > ts_ns):
             turns.append(Turn(ts_ns, now))
             shown = now
     return turns
