@@ -1,4 +1,4 @@
-"""The compiled core decides as the reference does: from the same adversarial streams the same journal, hash for hash."""
+"""The compiled core decides as the reference does: the same journal, hash for hash, from the same streams."""
 
 import os
 import subprocess
