@@ -13,7 +13,7 @@ from feature_repo.ticks.schema import Flag, Kind
 from training.execution.config import ExecutionConfig
 from training.execution.parents import check_parents
 from training.market.engine import Engine, ParentError
-from training.market.messages import EmptyDayError, NegativeSizeError, TimeOrderError
+from training.market.messages import EmptyDayError, NegativeSizeError, RangeError, TimeOrderError
 from training.market.orders import FILL_MODELS, INSTRUCTION_DTYPE, PARENT_DTYPE
 from training.market.tape import CrossedSnapshotError, build_tape
 
@@ -247,6 +247,11 @@ def test_day_when_time_runs_backwards_then_the_row_is_named():
 def test_day_when_a_size_is_negative_then_it_is_named(rows):
     with pytest.raises(NegativeSizeError, match="_sz of -[34] lots is negative"):
         build_tape([make_day(rows)])
+
+
+def test_day_when_twice_a_price_exceeds_an_int32_then_it_is_refused():
+    with pytest.raises(RangeError, match="a price of 1073741824 ticks exceeds 1073741823"):
+        build_tape([make_day([(T0, [(1, 5)], [(1 << 30, 5)], None)])])
 
 
 def test_snapshot_when_crossed_then_the_day_is_refused_and_quotes_that_cross_are_not():

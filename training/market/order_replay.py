@@ -87,8 +87,7 @@ class OrderReplay:
         if settings.impact is not None and not settings.impact.is_off:
             self._market.parameters[:] = settings.impact.row()
             state[places.REACTS] = 1
-        self._now = self._asked = 0
-        self._now = int(day.events["ts_ns"][0])
+        self._now, self._asked = int(day.events["ts_ns"][0]), 0
         self._sent_ns = np.iinfo(np.int64).min
 
     # Own messages -----------------------------------------------------------------------------------------------

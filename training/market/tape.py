@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from feature_repo.errors import InputError
 from feature_repo.pipeline.leaves import LEAF_DTYPE
 from training.market.impact_features import Reaction, no_reaction
-from training.market.messages import EmptyDayError, NegativeSizeError, TimeOrderError
+from training.market.messages import EmptyDayError, NegativeSizeError, RangeError, TimeOrderError
 from training.market.orders import FILL_MODELS
 from training.market.queues import inlined, kernel
 
@@ -52,6 +52,10 @@ DAY_DTYPE = np.dtype(
         ("halt_hi", np.int64),
     ]
 )
+
+
+MOST_PRICE = 1 << 30
+"""Ticks: twice a mid fits an int32."""
 
 
 class CrossedSnapshotError(InputError):
@@ -96,8 +100,9 @@ class Tape(NamedTuple):
 def build_tape(days: Sequence["MarketDay"], latency_ns: int | None = None, fill_model: str = "conservative") -> Tape:
     """Lay `days` end to end; `latency_ns` replaces every instrument's own rule, that of snapshots too.
 
-    Raises, each an InputError naming the day: EmptyDayError, TimeOrderError, NegativeSizeError, CrossedSnapshotError
-    (of snapshots; quotes that cross for a moment are taken as the vendor told them), NoQueuesError.
+    Raises, each an InputError naming the day: EmptyDayError, TimeOrderError, NegativeSizeError, RangeError,
+    CrossedSnapshotError (of snapshots; quotes that cross for a moment are taken as the vendor told them),
+    NoQueuesError.
     """
     if fill_model not in FILL_MODELS:
         raise InputError(f"fill model {fill_model!r} is not one of {', '.join(FILL_MODELS)}")
@@ -152,6 +157,9 @@ def _require_sound(day: "MarketDay") -> None:
         lowest = int(getattr(book, what).min())
         if lowest < 0:
             raise NegativeSizeError(f"{name}: {what} of {lowest} lots is negative; build features again")
+    highest = max(int(book.bid_px.max()), int(book.ask_px.max()))
+    if highest >= MOST_PRICE:
+        raise RangeError(f"{name}: a price of {highest} ticks exceeds {MOST_PRICE - 1}; take a larger tick")
     if day.instrument.snapshot_data:
         crossed = (book.bid_sz[:, 0] > 0) & (book.ask_sz[:, 0] > 0) & (book.bid_px[:, 0] > book.ask_px[:, 0])
         if crossed.any():
