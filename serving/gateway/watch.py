@@ -6,7 +6,7 @@ Marks, cancels that must happen, things that expire.
 from serving.contracts.orders import LOTS_MAX, ContractError
 from serving.gateway.engine import Gateway
 from serving.gateway.events import LiquidationEnded, Marked, PostureEnded, Withdrawn
-from serving.gateway.live import SECOND_NS, Now
+from serving.gateway.live import NEVER, SECOND_NS, Now
 from serving.gateway.money import BPS
 from serving.gateway.order_table import Order
 
@@ -115,9 +115,9 @@ class Watch:
         venue = gateway.state.node("venue", request.venue)
         if venue.tripped:
             return f"venue {venue.name} is stopped: {venue.tripped}"
-        if gateway.state.halted:
-            return None  # halted is not killed: while the book is being compared, orders stand as the venue says
         beat = gateway.live.beat(request.strategy)
+        if gateway.state.halted and beat.seen_ns == NEVER:
+            return None  # after a restart nobody is back yet: orders stand while the book is being compared
         if not beat.connected:
             return f"strategy {request.strategy} is not connected"
         at = gateway.at((request.venue, request.account, request.strategy, request.symbol))

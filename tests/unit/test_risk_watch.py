@@ -35,6 +35,30 @@ def test_disconnect_cancels_at_once():
     assert [message.order_id for message in world.venue.cancels()] == [mine]
 
 
+def test_disconnect_cancels_while_halted_too_and_a_restart_alone_does_not():
+    world = World()
+    world.work(price=9_900)
+    world.disk.crash()
+    world.restart()
+    tick(world)
+    assert world.venue.cancels() == []
+    world.see()
+    world.watch.disconnected("S1", world.clock())
+    world.gateway.commit(world.clock())
+    assert len(world.venue.cancels()) == 1
+
+
+def test_strategy_that_does_not_come_back_before_arming_loses_its_orders():
+    world = World()
+    world.work(price=9_900)
+    world.disk.crash()
+    world.restart()
+    world.see(strategies=("S2",))
+    world.reconcile_and_arm()
+    tick(world)
+    assert len(world.venue.cancels()) == 1
+
+
 def test_end_of_the_trading_day_cancels_and_stays_ended_when_the_clock_goes_back():
     world = World()
     world.work(price=9_900)
