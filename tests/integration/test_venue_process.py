@@ -304,7 +304,7 @@ def test_process_starts_serves_and_stops_by_its_id(tmp_path):
     [
         (["--host", "0.0.0.0"], "not a loopback address"),
         (["--speed", "-1"], "speed: Input should be greater than 0"),
-        (["--world", "replay"], "replay needs a folder"),
+        (["--world", "replay"], "replay and depth need a folder"),
         (["--symbols", '["NOPE"]'], "symbol NOPE"),
         (["--date", "2024-01-01"], "day 2024-01-01 is not one of"),
         (["--start", "03:00:00"], "outside the session"),

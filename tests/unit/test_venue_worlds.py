@@ -270,3 +270,74 @@ def test_feed_without_orders_is_the_day_s_book():
         for i in range(len(alone.ts_ns)) if alone.ts_ns[i] <= venue.closes_ns
     ]  # fmt: skip
     assert [(row.ts_ns, row.bids, row.trade[1]) for row in rows] == wanted and len(rows) > 500
+
+
+# The reactive world ---------------------------------------------------------------------------------------------------
+
+
+def reactive(seed=7):
+    listing = synthetic_listings(["SYN1"], "2025-01-06", 0.05, seed, 0.6, reactive=True)["SYN1"]
+    return Venue({"SYN1": listing.world})
+
+
+def shown_book(outputs):
+    return [item.what for item in outputs if isinstance(item, Shown) and isinstance(item.what, Row)][-1]
+
+
+def test_reactive_world_is_the_same_for_the_same_seed_and_steps():
+    runs = []
+    for seed in (7, 7, 8):
+        venue, rows = reactive(seed), []
+        for _ in range(20):
+            rows += [item for item in venue.advance(venue.now_ns + NS) if isinstance(item, Shown)]
+        runs.append(rows)
+    assert runs[0] == runs[1] != runs[2] and len(runs[0]) > 200
+
+
+def test_reactive_world_shows_own_orders_and_holds_one_that_rests():
+    venue = reactive()
+    row = shown_book(venue.advance(venue.now_ns + 5 * NS))
+    bid = max(row.bids)
+    venue.submit("G", limit(1, bid, 1000))
+    venue.submit("G", limit(2, bid - 1, 5))
+    outputs = venue.advance(venue.now_ns + 11_000_000)
+    heard = [(item.state.cl_ord_id, item.what) for item in outputs if isinstance(item, Execution)]
+    assert heard == [("1", "new"), ("2", "rejected")] and shown_book(outputs).bids[bid] >= 1000
+    venue.replace("G", ReplaceOrder("1-3", "1", "SYN1", "buy", bid - 2, 700))
+    outputs = venue.advance(venue.now_ns + 11_000_000)
+    assert [item.what for item in outputs if isinstance(item, Execution)] == ["replaced"]
+    assert shown_book(outputs).bids[bid - 2] >= 700
+    venue.cancel("G", CancelOrder("1-4", "1-3", "SYN1", "buy"))
+    assert [item.what for item in told(venue)] == ["cancelled"]
+
+
+def test_reactive_world_fills_add_up_and_never_pass_the_limit():
+    venue, rng, orders = reactive(), np.random.default_rng(5), {}
+    row = shown_book(venue.advance(venue.now_ns + 5 * NS))
+    traded, number = {}, 0
+    while venue.now_ns < venue.closes_ns - 2 * NS:
+        number += 1
+        side = "buy" if rng.random() < 0.5 else "sell"
+        price = (max(row.bids) if side == "buy" else min(row.asks)) + int(rng.integers(-2, 3))
+        kind = rng.integers(0, 3)
+        if kind == 0:
+            order = NewOrder(str(number), "a", "SYN1", side, "market", None, int(rng.integers(1, 300)), "ioc")
+        else:
+            order = limit(number, price, int(rng.integers(1, 200)), "day" if kind == 1 else "ioc", side)
+        orders[order.cl_ord_id] = order
+        venue.submit("G", order)
+        for state in venue.open_orders():
+            if state.status != "pending_new" and rng.random() < 0.3:
+                number += 1
+                venue.cancel("G", CancelOrder(f"c{number}", state.cl_ord_id, "SYN1", state.side))
+        outputs = venue.advance(venue.now_ns + NS // 2)
+        row = shown_book(outputs) if any(isinstance(i, Shown) and isinstance(i.what, Row) for i in outputs) else row
+        assert max(row.bids) < min(row.asks)
+        for item in outputs:
+            if isinstance(item, Execution) and item.what == "trade":
+                first = orders[item.state.cl_ord_id]
+                traded[first.cl_ord_id] = traded.get(first.cl_ord_id, 0) + item.last[1]
+                assert traded[first.cl_ord_id] == item.state.filled_lots <= first.lots
+                if first.price_ticks:
+                    assert (item.last[0] - first.price_ticks) * (1 if first.side == "buy" else -1) <= 0
+    assert len(traded) > 100 and len(venue.open_orders()) <= 1

@@ -9,18 +9,20 @@ from pydantic import ValidationError
 from pydantic_settings import CliApp, SettingsError
 
 from feature_repo.errors import InputError, ShortfallError
-from training.market.venue.days import Listing, silver_listings, synthetic_listings
+from training.market.venue.days import Listing, depth_listings, silver_listings, synthetic_listings
 from training.market.venue.settings import VenueSettings
 
 
 def load(settings: VenueSettings) -> Mapping[str, Listing]:
     """The symbols that the settings name. Raises InputError where they cannot be had."""
     latency_ns = None if settings.latency_us is None else 1000 * settings.latency_us
-    if settings.world == "replay":
-        assert settings.data is not None
-        return silver_listings(settings.data, settings.symbols, settings.date, latency_ns)
+    if settings.data is not None:
+        if settings.world == "replay":
+            return silver_listings(settings.data, settings.symbols, settings.date, latency_ns)
+        return depth_listings(settings.data, settings.symbols, settings.date, latency_ns, settings.fill_model)
+    reactive = settings.world == "reactive"
     return synthetic_listings(
-        settings.symbols, settings.date, settings.hours, settings.seed, settings.strength, latency_ns
+        settings.symbols, settings.date, settings.hours, settings.seed, settings.strength, latency_ns, reactive
     )
 
 

@@ -22,12 +22,15 @@ class VenueSettings(BaseSettings):
 
     name: str = Field("SYN", description="Name of the venue, as orders call it")
     folder: Path = Field(Path("lake/venue"), description="Of the log of what it received and of FIX's stores")
-    world: Literal["synthetic", "replay"] = Field(
-        "synthetic", description="synthetic: a day made from its seed; replay: a day of cleaned order-by-order events"
+    world: Literal["synthetic", "reactive", "replay", "depth"] = Field(
+        "synthetic",
+        description="synthetic: a day made from its seed; reactive: one that answers own orders; replay: a day of "
+        "silver order-by-order events; depth: a day of a features folder, by the fill rules of training",
     )
     symbols: list[str] = Field(["SYN1"], min_length=1, description="Symbols that trade")
     date: str = Field("2025-01-06", description="ISO session date")
-    data: Path | None = Field(None, description="replay: folder of silver events")
+    data: Path | None = Field(None, description="replay: folder of silver events; depth: of features")
+    fill_model: str = Field("conservative", description="depth: how own resting orders fill")
     hours: float = Field(6.5, description="synthetic: length of the session")
     seed: int = Field(7, description="synthetic: seed of the market")
     strength: float = Field(0.6, description="synthetic: strength of the planted signal")
@@ -61,8 +64,10 @@ class VenueSettings(BaseSettings):
             raise ValueError(f"host {self.host} is not a loopback address: TLS needs certificate, key and authority")
         if self.fix_port == self.feed_port:
             raise ValueError(f"fix_port and feed_port are both {self.fix_port}")
-        if (self.world == "replay") != (self.data is not None):
-            raise ValueError(f"world {self.world} with data {self.data}: replay needs a folder, synthetic has none")
+        if (self.world in ("replay", "depth")) != (self.data is not None):
+            raise ValueError(
+                f"world {self.world} with data {self.data}: replay and depth need a folder, others have none"
+            )
         if len(set(self.symbols)) != len(self.symbols):
             raise ValueError(f"symbols {', '.join(self.symbols)} repeat")
         return self
