@@ -35,7 +35,8 @@ def order_of(cl_ord_id: str) -> tuple[int, int]:
         numbers = int(order), int(request or order)
     except ValueError:
         numbers = (0, 0)
-    if not (1 <= numbers[0] <= INT64_MAX and 0 <= numbers[1] <= INT64_MAX) or str(numbers[0]) != order:
+    plain = cl_ord_id in (str(numbers[0]), f"{numbers[0]}-{numbers[1]}")  # one spelling, so that two ids are two orders
+    if not (plain and 1 <= numbers[0] <= INT64_MAX and 0 <= numbers[1] <= INT64_MAX):
         raise FixMessageError(f"ClOrdID {cl_ord_id!r} is none of ours")
     return numbers
 
