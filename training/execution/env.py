@@ -112,11 +112,16 @@ class ExecutionEnv(gym.Env[Observation, Action]):
     | masked | actions that were masked or clamped |
     | refused | messages that met a halt or an unknown book: what rests stays, a cancel is carried out |
 
+    In the world `impact` own fills displace the book against the parent (`training.market.reaction`): prices seen, sent
+    and paid have the displacement in them, and so has the mid that marks the open lots. From the first displacement of
+    an episode on, market features are those of the displaced stream and forecasts are missing.
+
     In the world `reactive` each episode has a market of its own that its orders change (`training.market.reactive`): a
     queue-reactive book with the published tables for synthetic days and tables estimated from `days` for others, which
     opens 70 s before the arrival around the day's best bid. Market features are made from that market's feed, in which
     own orders show; forecasts are missing. What the visible book lacks at the horizon is taken from the market's deeper
-    levels first. `fill_model` does not apply: own orders stand in the queues.
+    levels first. `fill_model` does not apply: own orders stand in the queues. An order more than 12 ticks behind its
+    best price is refused and counted, and what rested is gone.
 
     Raises InputError for no days, settings that no session window has room for, a parent that its day cannot hold, and
     values that are not finite.
