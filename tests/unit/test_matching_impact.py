@@ -57,6 +57,20 @@ def test_displacement_decays_and_the_other_side_takes_it_back():
     assert abs(replay.shifts()[1]) <= 1
 
 
+def test_asking_for_the_shifts_changes_no_byte():
+    asked, left_alone = market(FADING), market(FADING)
+    for replay in (asked, left_alone):
+        replay.market(NS, 1, 40)
+        for k in range(1, 300):
+            replay.advance(NS + k * NS // 7)
+            if replay is asked:
+                assert replay.shifts()[0] >= 0
+        replay.market(44 * NS, 1, 40)
+        replay.advance(44 * NS)
+    assert asked.fills.tobytes() == left_alone.fills.tobytes()
+    assert asked._market.impact.tobytes() == left_alone._market.impact.tobytes()
+
+
 def test_order_rests_in_the_queue_of_its_price_less_the_shift_and_is_filled_at_its_own():
     trades = [(5 * NS, int(Kind.TRADE), BUY, BID - 1, lots, order) for lots, order in ((50, 6), (10, 7))]
     replay = market(PERMANENT, add(2, BUY, BID - 1, 50, 6), (4 * NS, int(Kind.CANCEL), BUY, BID, 10**6, 1),

@@ -221,7 +221,8 @@ class OrderReplay:
         """Ticks by which own trades have moved the book now: for a buyer (0 or more) and for a seller (0 or less)."""
         if self._market.state[places.REACTS] != REACTING:
             return 0, 0
-        return int(shift_now(self._market, _BID, self._now)), int(shift_now(self._market, _ASK, self._now))
+        market = self._market._replace(impact=self._market.impact.copy())  # who asks must not round the decay anew
+        return int(shift_now(market, _BID, self._now)), int(shift_now(market, _ASK, self._now))
 
     def best(self) -> tuple[int, int, int, int]:
         """Bid price, bid lots, ask price, ask lots now, own orders among them; zeros where a side is empty.
