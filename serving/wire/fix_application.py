@@ -6,15 +6,27 @@ callback ends the processing of messages although the session says that it is lo
 first one is told as a failure, and from then on nothing but cancels goes out.
 """
 
+import hmac
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from threading import Event, Lock, RLock
 from typing import Protocol
 
 import quickfix
 
-from serving.wire.fix_fields import CANCEL, HEARTBEAT, NEW_ORDER, REPLACE, TEST_REQUEST, Tag, is_resent, message_type
+from serving.wire.fix_fields import (
+    CANCEL,
+    HEARTBEAT,
+    LOGON,
+    NEW_ORDER,
+    REPLACE,
+    TEST_REQUEST,
+    Tag,
+    is_resent,
+    message_type,
+)
+from serving.wire.identity import TOKEN_LEAST, hash_token
 
 log = logging.getLogger(__name__)
 
@@ -45,11 +57,16 @@ class FixHandler(Protocol):
 
 
 class GuardedApplication(quickfix.Application):
-    """Wraps a handler; also keeps what barrier and probe need to know of each session."""
+    """Wraps a handler; also keeps what barrier and probe need to know of each session.
 
-    def __init__(self, handler: FixHandler) -> None:
+    For loopback, where no certificate speaks: with `tokens` (SHA-256 by peer, `identity.hash_token`) a logon must carry
+    the peer's token as its Password, and `token` is what own logons carry.
+    """
+
+    def __init__(self, handler: FixHandler, *, tokens: Mapping[str, str] | None = None, token: str = "") -> None:
         super().__init__()
         self.failure = ""
+        self._tokens, self._token = None if tokens is None else dict(tokens), token
         self._handler = handler
         self._up: set[str] = set()
         self._heard_ns: dict[str, int] = {}
@@ -103,10 +120,16 @@ class GuardedApplication(quickfix.Application):
         self._guard("onLogout", self._tell, self._handler.logged_out, peer)
 
     def toAdmin(self, message: quickfix.Message, session: quickfix.SessionID) -> None:  # noqa: N802
-        """Session messages leave as they are."""
+        """A logon carries the token, where there is one."""
+        if self._token and message_type(message) == LOGON:
+            message.setField(int(Tag.USERNAME), session.getSenderCompID().getValue())
+            message.setField(int(Tag.PASSWORD), self._token)
 
     def fromAdmin(self, message: quickfix.Message, session: quickfix.SessionID) -> None:  # noqa: N802
-        """A sign of life; perhaps the answer to a test request."""
+        """A sign of life; perhaps the answer to a test request, or a logon that may be turned away."""
+        if self._tokens is not None and not self._may_log_on(message, _peer(session)):
+            log.warning("%s gave no token that fits: turned away", _peer(session))
+            raise quickfix.RejectLogon
         self._guard("fromAdmin", self._alive, message, _peer(session))
 
     def toApp(self, message: quickfix.Message, session: quickfix.SessionID) -> None:  # noqa: N802
@@ -131,6 +154,17 @@ class GuardedApplication(quickfix.Application):
         except BaseException as error:
             self.fail(f"toApp: {type(error).__name__}: {error}")
         return True
+
+    def _may_log_on(self, message: quickfix.Message, peer: str) -> bool:
+        try:
+            if message_type(message) != LOGON:
+                return True
+            given = message.getField(int(Tag.PASSWORD)) if message.isSetField(int(Tag.PASSWORD)) else ""
+            known = (self._tokens or {}).get(peer, "")
+            return len(given) >= TOKEN_LEAST and hmac.compare_digest(hash_token(given), known)
+        except BaseException as error:
+            self.fail(f"fromAdmin: {type(error).__name__}: {error}")
+            return False
 
     def _alive(self, message: quickfix.Message, peer: str) -> None:
         self._heard_ns[peer] = time.monotonic_ns()

@@ -51,6 +51,8 @@ class Tag(IntEnum):
     LEAVES_QTY = 151
     EFFECTIVE_TIME = 168
     CXL_REJ_RESPONSE_TO = 434
+    USERNAME = 553
+    PASSWORD = 554
     CL_ORD_LINK_ID = 583  # the parent order
     MASS_STATUS_REQ_ID = 584
     MASS_STATUS_REQ_TYPE = 585
@@ -64,7 +66,7 @@ class Tag(IntEnum):
 
 NEW_ORDER, REPLACE, CANCEL, STATUS, MASS_STATUS = "D", "G", "F", "H", "AF"
 EXECUTION, CANCEL_REJECT, BUSINESS_REJECT = "8", "9", "j"
-HEARTBEAT, TEST_REQUEST = "0", "1"
+HEARTBEAT, TEST_REQUEST, LOGON = "0", "1", "A"
 
 
 class Fields:

@@ -12,6 +12,7 @@ import quickfix
 from serving.wire.fix_application import FixHandler, GuardedApplication
 from serving.wire.fix_fields import TEST_REQUEST, Tag, build
 from serving.wire.fix_settings import FixSettings, acceptor_settings, initiator_settings, names, session_ids
+from serving.wire.identity import is_loopback
 
 log = logging.getLogger(__name__)
 LOGOUT_S = 2.0
@@ -58,10 +59,13 @@ class FixAcceptor:
 class FixInitiator:
     """One session to a venue, reconnecting by itself."""
 
-    def __init__(self, handler: FixHandler, settings: FixSettings) -> None:
+    def __init__(self, handler: FixHandler, settings: FixSettings, token: str = "") -> None:
+        """`token` is given as the logon's Password, on loopback alone; it stays in the store's files."""
+        if token and not is_loopback(settings.host):
+            raise ValueError(f"a token for {settings.host}, which is not a loopback address: use certificates")
         self.settings = settings
         self.peer = settings.peers[0]
-        self.app = GuardedApplication(handler)
+        self.app = GuardedApplication(handler, token=token)
         self._session = session_ids(settings)[0]
         self._parts = _parts(self.app, initiator_settings(settings), settings)
         # the one without threads never connects again after a logout by the other end (quickfix-tls 1.16.0.1rc1)

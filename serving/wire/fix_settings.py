@@ -99,22 +99,27 @@ def _build(settings: FixSettings, own: dict[str, str]) -> quickfix.SessionSettin
     if settings.tls is not None:
         values |= _tls(settings.tls, server=own["ConnectionType"] == "acceptor")
     built = quickfix.SessionSettings()
+    built.set(_dictionary(values))  # TLS is read from here alone
     for session in session_ids(settings):
-        entry = quickfix.Dictionary()
-        for name, value in values.items():
-            entry.setString(name, value)
-        built.set(session, entry)
+        built.set(session, _dictionary(values))
     return built
 
 
+def _dictionary(values: dict[str, str]) -> quickfix.Dictionary:
+    entry = quickfix.Dictionary()
+    for name, value in values.items():
+        entry.setString(name, value)
+    return entry
+
+
 def _tls(tls: FixTls, server: bool) -> dict[str, str]:
-    side = "SERVER" if server else "CLIENT"
+    side = "Server" if server else "Client"
     return {
-        "SSL_PROTOCOL": "TLSv1_2",
-        f"{side}_CERTIFICATE_FILE": str(tls.certificate),
-        f"{side}_CERTIFICATE_KEY_FILE": str(tls.key),
-        "CERTIFICATE_AUTHORITIES_FILE": str(tls.authority),
-        "CERTIFICATE_VERIFY_LEVEL": "2" if server else "1",
+        "SSLProtocol": "+TLSv1_2 +TLSv1_3",
+        f"{side}CertificateFile": str(tls.certificate),
+        f"{side}CertificateKeyFile": str(tls.key),
+        "CertificationAuthoritiesFile": str(tls.authority),
+        "CertificateVerifyLevel": "2",
     }
 
 

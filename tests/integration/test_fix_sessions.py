@@ -4,6 +4,7 @@ import socket
 import time
 
 import pytest
+from certificates import Authority
 from fix_peers import Notes, Pair, RawEnd, free_port, until
 
 from serving.contracts.orders import ChildOrder
@@ -12,7 +13,8 @@ from serving.wire.fix_fields import Fields, Tag, build
 from serving.wire.fix_numbers import Scale
 from serving.wire.fix_orders import encode_cancel, encode_new
 from serving.wire.fix_session import FixAcceptor, FixDownError, FixInitiator, SessionProbe
-from serving.wire.fix_settings import FixSettings
+from serving.wire.fix_settings import FixSettings, FixTls
+from serving.wire.identity import hash_token
 
 SCALE = Scale.of("0.01")
 
@@ -283,6 +285,26 @@ def test_foreign_client_trades_with_our_acceptor(tmp_path):
     assert [fields.text(Tag.CL_ORD_ID) for fields in notes.messages if isinstance(fields, Fields)] == ["1"]
 
 
+@pytest.mark.parametrize("given", ["0123456789abcdef" * 2, "f" * 32, ""], ids=["right", "wrong", "none"])
+def test_logon_wants_its_token_where_tokens_are_asked_for(tmp_path, given):
+    tokens, notes, port = {"GATE": hash_token("0123456789abcdef" * 2)}, Notes(), free_port()
+    acceptor = FixAcceptor(
+        GuardedApplication(notes, tokens=tokens), FixSettings("VENUE", ("GATE",), tmp_path / "v", port)
+    )
+    acceptor.start()
+    gate = FixInitiator(Notes(), FixSettings("GATE", ("VENUE",), tmp_path / "g", port, heartbeat_s=1), given)
+    gate.start()
+    if given.startswith("0"):
+        until(lambda: gate.is_up, "logon")
+        assert gate.barrier(10)
+    else:
+        time.sleep(2)
+        assert not gate.is_up and not notes.events
+    gate.stop()
+    acceptor.stop()
+    assert not notes.failures
+
+
 def test_stranger_is_not_let_in(tmp_path):
     notes, port = Notes(), free_port()
     acceptor = FixAcceptor(GuardedApplication(notes), FixSettings("VENUE", ("GATE",), tmp_path, port))
@@ -293,6 +315,52 @@ def test_stranger_is_not_let_in(tmp_path):
         assert end.closed()
     acceptor.stop()
     assert not notes.events
+
+
+def test_tls_session_wants_a_certificate_of_the_authority(tmp_path):
+    authority, stranger = Authority(tmp_path), Authority(tmp_path, "stranger")
+    notes, port = Notes(), free_port()
+    venue_tls = FixTls(*authority.issue("venue"), authority.certificate)
+    acceptor = FixAcceptor(
+        GuardedApplication(notes), FixSettings("VENUE", ("GATE",), tmp_path / "v", port, heartbeat_s=1, tls=venue_tls)
+    )
+    acceptor.start()
+    forged = FixTls(*stranger.issue("gate"), authority.certificate)
+    with socket.create_connection(("127.0.0.1", port)) as connection:
+        plain = RawEnd(connection, "GATE", "VENUE")
+        plain.send("A", [(98, 0), (108, 5)])
+        assert plain.closed()
+    wrong = FixInitiator(Notes(), FixSettings("GATE", ("VENUE",), tmp_path / "w", port, heartbeat_s=1, tls=forged))
+    wrong.start()
+    time.sleep(1.5)
+    assert not wrong.is_up
+    wrong.stop()
+    honest = FixTls(*authority.issue("honest gate"), authority.certificate)
+    right = FixInitiator(Notes(), FixSettings("GATE", ("VENUE",), tmp_path / "g", port, heartbeat_s=1, tls=honest))
+    right.start()
+    until(lambda: right.is_up, "logon over TLS")
+    assert right.barrier(10)
+    right.send(order(1))
+    assert right.barrier(10) and notes.values("11") == ["1"]
+    right.stop()
+    acceptor.stop()
+
+
+def test_tls_initiator_does_not_log_on_to_a_venue_of_another_authority(tmp_path):
+    authority, stranger = Authority(tmp_path), Authority(tmp_path, "stranger")
+    notes, port = Notes(), free_port()
+    tls = FixTls(*stranger.issue("venue"), authority.certificate)
+    acceptor = FixAcceptor(
+        GuardedApplication(notes), FixSettings("VENUE", ("GATE",), tmp_path / "v", port, heartbeat_s=1, tls=tls)
+    )
+    acceptor.start()
+    own = FixTls(*authority.issue("gate"), authority.certificate)
+    gate = FixInitiator(Notes(), FixSettings("GATE", ("VENUE",), tmp_path / "g", port, heartbeat_s=1, tls=own))
+    gate.start()
+    time.sleep(2.5)
+    assert not gate.is_up and not notes.events
+    gate.stop()
+    acceptor.stop()
 
 
 def test_settings_that_cannot_be_are_refused(tmp_path):

@@ -47,7 +47,7 @@ class VenueService:
         worlds = {symbol: listing.world for symbol, listing in listings.items()}
         self.venue = Venue(worlds, self._log, settings.start_ns(worlds))
         self._edge = VenueFix({symbol: item.scale for symbol, item in listings.items()}, self._came, self._failed)
-        self._application = GuardedApplication(self._edge)
+        self._application = GuardedApplication(self._edge, tokens=settings.tokens)
         self._acceptor = FixAcceptor(
             self._application,
             FixSettings(

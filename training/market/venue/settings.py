@@ -49,6 +49,7 @@ class VenueSettings(BaseSettings):
     feed_port: int = Field(9881, ge=1, le=65535, description="Port of the feed")
     comp_id: str = Field("VENUE", description="Own CompID")
     peers: list[str] = Field(["GATEWAY"], min_length=1, description="CompIDs that may log on")
+    tokens: dict[str, str] | None = Field(None, description="SHA-256 of each peer's token; none asked for where absent")
     dictionary: Path | None = Field(None, description="FIX44.xml, to validate with")
     log_fix: bool = Field(False, description="Keep every FIX message in the folder too")
     certificate: Path | None = Field(None, description="TLS certificate, with `key` and `authority`")
