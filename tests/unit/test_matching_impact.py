@@ -65,7 +65,7 @@ def test_asking_for_the_shifts_changes_no_byte():
             replay.advance(NS + k * NS // 7)
             if replay is asked:
                 assert replay.shifts()[0] >= 0
-        replay.market(44 * NS, 1, 40)
+        replay.market(44 * NS, 1, 1)
         replay.advance(44 * NS)
     assert asked.fills.tobytes() == left_alone.fills.tobytes()
     assert asked._market.impact.tobytes() == left_alone._market.impact.tobytes()
