@@ -96,6 +96,17 @@ def test_collar_at_the_limit_on_either_side(side, price, passes):
     assert_allowed(decision) if passes else assert_denied(decision, "collar")
 
 
+def test_collar_to_the_tick():
+    world = World(limits_of(collar_bps=500, drift_collar_bps=10_000))
+    world.see(8_000, 10_000)
+    assert_allowed(world.send(price=10_500))
+    assert_denied(world.send(price=10_501), "collar", 10_501, 500)
+    world = World(limits_of(collar_bps=500, drift_collar_bps=10_000))
+    world.see(8_000, 10_000)
+    assert_allowed(world.send(price=7_600))
+    assert_denied(world.send(price=7_599), "collar", 7_599, 500)
+
+
 def test_drift_collar_when_the_market_walks_away_step_by_step_then_denies():
     world = World(limits_of(collar_bps=100, drift_collar_bps=300))
     price = 10_000
@@ -295,6 +306,74 @@ def test_credit_takes_gross_and_todays_loss():
     assert_allowed(world.send(lots=149))
 
 
+@pytest.mark.parametrize(("most", "passes"), [(10_200_000, True), (10_199_999, False)])
+def test_credit_counts_marked_losses_and_spares_what_reduces(most, passes):
+    world = World(limits_of(scopes={"account": {"A1": {"max_credit": most}}}))
+    world.hold(-100)
+    world.work("buy", 1, 10_000, key="a")
+    world.see(10_090, 10_110)
+    decision = world.send("buy", 1, 10_050)
+    assert_allowed(decision) if passes else assert_denied(decision, "credit", 10_200_000, most)
+    assert_allowed(world.send("buy", 1, 10_051, reduce_only=True))
+    assert_allowed(world.submit(world.replace("a", 10_020, 1)))  # another price, not another lot
+
+
+def test_credit_of_exactly_all_passes():
+    unit = 10_000 * TICK_VALUE
+    world = World(limits_of(scopes={"account": {"A1": {"max_credit": 100 * unit + 5_000}}}))
+    world.hold(100)
+    world.report(world.venue.fill(world.work("sell", 50, 9_990), 50, 9_990))
+    assert_denied(world.send(lots=51), "credit", 101 * unit + 5_000, 100 * unit + 5_000)
+    assert_allowed(world.send(lots=50))
+
+
+def test_lowered_limits_let_through_what_adds_nothing():
+    unit = 10_000 * TICK_VALUE
+    world = World()
+    world.hold(-100)
+    world.work("buy", 10, 10_000, key="a", symbol="MSFT")
+    world.set_limits(
+        limits_of(
+            max_gross_value=50 * unit, max_day_lots=5, max_day_value=1, max_position_lots=5, participation_floor_lots=0
+        )
+    )
+    world.clock.pass_(2)
+    world.see()
+    assert_allowed(world.submit(world.replace("a", 9_990, 10)))
+    world.set_limits(limits_of(max_gross_value=50 * unit))
+    for sign, side, price in ((-1, "buy", 9_990), (1, "sell", 10_010)):
+        world = World()
+        world.hold(sign * 100)
+        world.set_limits(limits_of(max_gross_value=50 * unit))
+        world.clock.pass_(2)
+        world.see()
+        assert_denied(world.send(side, 201, price), "gross_net", 101 * unit, 50 * unit)
+        assert_allowed(world.send(side, 200, price))
+
+
+def test_gross_of_sales_at_the_limit():
+    unit = 10_000 * TICK_VALUE
+    world = World(limits_of(max_gross_value=100 * unit))
+    assert_denied(world.send("sell", 101), "gross_net", 101 * unit, 100 * unit)
+    assert_allowed(world.send("sell", 100))
+
+
+def test_day_value_counts_what_is_filled_and_what_is_open_and_a_dearer_replace():
+    value = 100 * 10_000 * TICK_VALUE + 20 * ASK * TICK_VALUE
+    world = World(limits_of(max_day_value=value))
+    world.hold(100)
+    world.work(lots=10, price=9_900, key="a")
+    assert_denied(world.send(lots=11, price=9_900), "day_turnover", value + ASK * TICK_VALUE, value)
+    assert_allowed(world.send(lots=10, price=9_900))
+    assert_denied(world.submit(world.replace("a", ASK + 1, 10)), "day_turnover", value + 10 * TICK_VALUE, value)
+
+
+def test_drift_collar_to_the_tick():
+    world = World(limits_of(collar_bps=500, drift_collar_bps=300))
+    assert_allowed(world.send(price=10_300))
+    assert_denied(world.send(price=10_301), "drift_collar", 301, 300)
+
+
 def test_loss_and_drawdown_deny_and_let_reduce_only_through():
     world = World(limits_of(scopes={"strategy": {"S1": {"max_realised_loss": 4_999, "max_loss": 10**9}}}))
     world.hold(100)
@@ -317,6 +396,18 @@ def test_loss_and_drawdown_deny_and_let_reduce_only_through():
     assert_allowed(world.send(price=10_100))
     world.see(9_990, 10_010)
     assert_denied(world.send(), "loss", 100_000, 99_999)
+
+
+def test_loss_and_drawdown_of_exactly_the_limit_pass():
+    world = World(limits_of(max_realised_loss=5_000))
+    world.hold(100)
+    world.report(world.venue.fill(world.work("sell", 50, 9_990), 50, 9_990))
+    assert_allowed(world.send())
+    for limit in ("max_loss", "max_drawdown"):
+        world = World(limits_of(**{limit: 100_000}))
+        world.hold(100)
+        world.see(9_890, 9_910)
+        assert_allowed(world.send(price=9_900))
 
 
 def test_participation_against_the_markets_volume():
@@ -364,6 +455,22 @@ def test_session_when_the_symbol_does_not_trade_then_denies(status):
     assert_allowed(world.send(symbol="MSFT"))
 
 
+def test_session_to_the_nanosecond_of_the_day():
+    from serving.gateway.controls import session
+    from serving.gateway.live import Now
+
+    world = World()
+    at, state = world.gateway.at((VENUE, "A1", "S1", SYMBOL)), world.state
+
+    def passes(utc_ns):
+        return session.check(at, at.limits, world.gateway._intent, Now(0, utc_ns)) is None
+
+    assert passes(state.opens_ns) and passes(state.closes_ns - 1)
+    assert not passes(state.opens_ns - 1) and not passes(state.closes_ns)
+    state.day_open = False
+    assert not passes(state.opens_ns)
+
+
 def test_reference_when_stale_missing_crossed_or_lost_then_denies():
     world = World()
     world.clock.pass_(5)
@@ -395,7 +502,7 @@ def test_heartbeat_when_stale_missing_or_disconnected_then_denies():
 
 
 def test_clock_when_off_unmeasured_or_back_then_denies():
-    world = World()
+    world = World(limits_of(max_unacknowledged_ns=10**15))
     world.watch.clock_offset(-10_000_000, world.clock())
     assert_allowed(world.send())
     world.watch.clock_offset(10_000_001, world.clock())
@@ -407,6 +514,9 @@ def test_clock_when_off_unmeasured_or_back_then_denies():
     assert_denied(world.send(), "clock", 10_000_001, 10_000_000)
     world.clock.utc_ns += 10_000_001
     world.clock.pass_(60)
+    world.watch.quote(VENUE, SYMBOL, BID, ASK, world.clock())
+    world.watch.heartbeat("S1", world.clock())
+    assert_allowed(world.send())
     world.clock.mono_ns += 1
     world.watch.quote(VENUE, SYMBOL, BID, ASK, world.clock())
     world.watch.heartbeat("S1", world.clock())
