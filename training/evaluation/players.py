@@ -17,11 +17,17 @@ class BundlePolicy(ModelPolicy):
         """Run `bundle` under `name`."""
         super().__init__(name, bundle.decider())
         self.action_set = bundle.action_set
+        self.ahead_slices = bundle.metadata["execution"].get("ahead_slices")
 
 
 def settings_for(policy: Any, execution: "ExecutionConfig") -> "ExecutionConfig":
-    """`execution` with the policy's own set of actions: parents and market stay the same for all.
+    """`execution` with the policy's own set of actions and how far it may be ahead; parents and market stay the same.
 
-    What is no bundle's answers with discrete actions, or with messages, to which the set is nothing.
+    What is no bundle's answers with discrete actions, or with messages, to which neither is anything.
     """
-    return replace(execution, actions=getattr(policy, "action_set", "discrete"))
+    ahead = getattr(policy, "ahead_slices", None)
+    return replace(
+        execution,
+        actions=getattr(policy, "action_set", "discrete"),
+        ahead_slices=execution.ahead_slices if ahead is None else int(ahead),
+    )
