@@ -298,6 +298,15 @@ def test_vector_environment_when_actions_have_the_wrong_shape_then_says_which(da
         env.step(given)
 
 
+@pytest.mark.parametrize("action", [0.5, [0.5], np.zeros((1, 2)), np.zeros(3)])
+def test_single_environment_when_a_continuous_action_has_the_wrong_shape_then_says_which(day, action):
+    env = ExecutionEnv([day], replace(CONFIG, actions="continuous"))
+    env.reset(seed=1)
+    with pytest.raises(InputError, match=r"has shape .*, wanted \(2,\)"):
+        env.step(action)
+    env.step([0.5, -1.0])
+
+
 def test_environment_by_name_is_single_or_vector_as_asked(day, monkeypatch):
     monkeypatch.setattr("training.execution.env.load_market_days", lambda *_: [day])
     values = {"features_dir": "x", "partitions": [("TEST", "T", "2024-01-02")], "execution": {"lots": 60}, "seed": 4}

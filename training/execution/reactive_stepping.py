@@ -159,7 +159,8 @@ class ReactiveStepper(Stepper):
         self._settings = step_settings(config)
         self._table = parent_table(self._days, config) if draws else None
         self._stream = np.zeros(1, np.uint64)
-        self._actions = np.zeros((episodes, len(CONTINUOUS_NAMES) if config.actions == "continuous" else 1))
+        self._continuous = config.actions == "continuous"
+        self._actions = np.zeros((episodes, len(CONTINUOUS_NAMES) if self._continuous else 1))
         self._forecasts = np.zeros(FORECASTS, np.float32)
         self._record = self.engine.fill_rows, self.engine.fill_count
 
@@ -216,7 +217,7 @@ class ReactiveStepper(Stepper):
 
     def step_one(self, action: Any) -> tuple[NDArray[np.float32], NDArray[np.float32], float, bool]:
         """`step` of the only episode, without the reset: observation `(D,)`, mask `(4,)`, reward, whether it ended."""
-        self._actions[0] = action
+        self._set_one(action)
         out, mask = np.empty(OBSERVATION_SIZE, np.float32), np.empty(len(ACTION_NAMES), np.float32)
         engine, state, reward = self.engine, self.engine.states[0], 0.0
         if state["done"] == 0:

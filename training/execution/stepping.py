@@ -135,7 +135,8 @@ class Stepper:
         self._settings = step_settings(config)
         self._table = parent_table(self._days, config) if draws else None
         self._stream = np.zeros(1, np.uint64)
-        self._actions = np.zeros((episodes, len(CONTINUOUS_NAMES) if config.actions == "continuous" else 1))
+        self._continuous = config.actions == "continuous"
+        self._actions = np.zeros((episodes, len(CONTINUOUS_NAMES) if self._continuous else 1))
         engine = self.engine
         self._ledger = engine.taken_px, engine.taken_lots, engine.fill_rows, engine.fill_count
 
@@ -200,7 +201,7 @@ class Stepper:
 
     def step_one(self, action: Any) -> tuple[NDArray[np.float32], NDArray[np.float32], float, bool]:
         """`step` of the only episode, without the reset: observation `(D,)`, mask `(4,)`, reward, whether it ended."""
-        self._actions[0] = action
+        self._set_one(action)
         out, mask = np.empty(OBSERVATION_SIZE, np.float32), np.empty(len(ACTION_NAMES), np.float32)
         engine = self.engine
         reward, done, fault = step_one(
@@ -217,11 +218,17 @@ class Stepper:
     def _rows_of(self, actions: ArrayLike) -> NDArray[np.float64]:
         """Actions as rows of float64, `(N,)` of the discrete and `(N, 2)` of the continuous set."""
         given = np.asarray(actions)
-        wanted = self._actions.shape[: 2 if self._config.actions == "continuous" else 1]
+        wanted = self._actions.shape[: 2 if self._continuous else 1]
         if given.shape != wanted:
             raise InputError(f"{self._config.actions} actions have shape {given.shape}, wanted {wanted}")
         self._actions[:] = given.reshape(self._actions.shape)
         return self._actions
+
+    def _set_one(self, action: Any) -> None:
+        """Take the only episode's action: a number of the discrete set, two of the continuous one."""
+        if self._continuous and np.shape(action) != self._actions.shape[1:]:
+            raise InputError(f"continuous action has shape {np.shape(action)}, wanted {self._actions.shape[1:]}")
+        self._actions[0] = action
 
     def _check_horizon(self, parents: NDArray[np.void]) -> None:
         wanted = self._config.horizon_ns
