@@ -146,6 +146,20 @@ def test_decision_interval_may_be_a_part_of_a_second(day):
     assert observation["observation"][1] == pytest.approx(0.95)
 
 
+def test_decisions_within_a_slice_are_even_and_leave_the_schedule_alone(day):
+    often = replace(CONFIG, decisions_per_slice=3)
+    assert (often.pause_ns, often.slices) == (10 * NS, CONFIG.slices)
+    env = ExecutionEnv([day], often)
+    observation, _ = env.reset(options={"parent": ParentOrder(0, 1, 60, open_ns() + 60 * NS, 600 * NS)})
+    left, due = [], []
+    for _ in range(7):
+        left.append(observation["observation"][1])
+        due.append(observation["observation"][2])
+        observation, *_ = env.step(0)
+    np.testing.assert_allclose(left, 1 - np.arange(7) / 60, atol=1e-6)
+    np.testing.assert_allclose(due, [1, 1, 1, 2, 2, 2, 3], atol=1e-6)
+
+
 def test_continuous_place_wait_and_cross_earn_what_the_discrete_ones_do(day):
     twins = {0: (-1.0, 0.0), 1: (1.0, 0.0), 3: (1.0, 1.0)}
     parent = ParentOrder(0, -1, 60, open_ns() + 900 * NS, 600 * NS)
@@ -272,6 +286,8 @@ def test_grid_has_both_sides_at_every_start_and_room_for_the_horizon(day):
         {"horizon_s": 100, "decision_interval_s": 33},
         {"decision_interval_s": 0.0001},
         {"decision_every_events": 0},
+        {"decisions_per_slice": 0},
+        {"decision_interval_s": 1, "decisions_per_slice": 7},
         {"lots": 0},
         {"adv_fraction": 2.0},
         {"actions": "neither"},

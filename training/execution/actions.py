@@ -28,7 +28,8 @@ PRIVATE_SIZE = len(PRIVATE_NAMES)
 class StepSettings(NamedTuple):
     """ExecutionConfig as the compiled step reads it."""
 
-    interval_ns: int
+    interval_ns: int  # a slice of the schedule
+    pause_ns: int  # between decisions on the time grid
     every_events: int  # 0: decisions on the time grid
     slices: int
     ahead_slices: int
@@ -43,6 +44,7 @@ def step_settings(config: ExecutionConfig) -> StepSettings:
     """Settings of the compiled step for `config`."""
     return StepSettings(
         config.interval_ns,
+        config.pause_ns,
         config.decision_every_events or 0,
         config.slices,
         config.ahead_slices,
@@ -85,7 +87,7 @@ def next_decision_ns(tape, state, settings):
     On the event grid that is the stamp of the `every_events`-th book row from here; rows of one stamp are one moment.
     """
     if settings.every_events == 0:
-        return state.now_ns + settings.interval_ns
+        return state.now_ns + settings.pause_ns
     at = state.row + settings.every_events
     return min(tape.ts[at], state.end_ns) if at < state.row_hi else state.end_ns
 

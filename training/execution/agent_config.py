@@ -68,9 +68,9 @@ class AgentConfig:
     grad_clip: float = 0.5
     """Largest norm of a gradient."""
 
-    drift_weight: float = 1.0
-    """Share of the mid's moves on lots still open that training's rewards count in replay; see
-    `training.execution.drift`. Validation counts them whole."""
+    mark_after_s: float | None = None
+    """Rewards of training in replay mark each fill at the mid so long after its step, and what is open not at all, see
+    `training.execution.drift`; None: rewards sum to minus the shortfall. Validation counts whole shortfalls always."""
 
     cvar_weight: float = 0.0
     """Share of the objective that goes to the conditional value at risk of a parent's cost; 0: the mean alone."""
@@ -209,6 +209,11 @@ class AgentConfig:
             )
         if self.cvar_weight and self.gamma != 1:
             raise InputError(f"agent cvar_weight {self.cvar_weight} needs gamma 1, got {self.gamma}")
+        if self.mark_after_s is not None and (self.mark_after_s < 0 or self.cvar_weight):
+            raise InputError(
+                f"agent mark_after_s {self.mark_after_s} must be 0 or more, and None with a cvar_weight, here "
+                f"{self.cvar_weight}: the tail is one of whole costs"
+            )
         execution = ExecutionConfig.from_dict(self.execution)
         for value in self.ahead_candidates:
             ExecutionConfig.from_dict({**self.execution, "ahead_slices": value})

@@ -8,6 +8,7 @@ from serving.contracts.actions import ACTION_SETS
 from training.market.orders import FILL_MODELS
 
 NS = 1_000_000_000
+MS = 1_000_000
 WORLDS = ("replay", "impact", "reactive")
 """Markets that an episode can be played in; each is added here by what implements it."""
 
@@ -17,7 +18,8 @@ class ExecutionConfig:
     """Frozen settings of parents and episodes; `from_dict` refuses unknown names."""
 
     horizon_s: int = 600  # time that a parent has
-    decision_interval_s: float = 30  # a slice of the schedule, and the time between decisions; divides the horizon
+    decision_interval_s: float = 30  # a slice of the schedule, in which baselines decide; divides the horizon
+    decisions_per_slice: int = 1  # decisions of an agent in a slice, evenly spaced; whole milliseconds apart
     decision_every_events: int | None = None  # decide after so many book rows instead; the slices stay as they are
     lots: int | None = 200  # parent size; None: adv_fraction decides
     adv_fraction: float = 0.001  # parent size as a share of the mean daily volume of earlier days, where lots is None
@@ -42,6 +44,11 @@ class ExecutionConfig:
             raise InputError(
                 f"decision_interval_s {self.decision_interval_s} must be positive and divide horizon_s {self.horizon_s}"
             )
+        if self.decisions_per_slice < 1 or self.interval_ns % (self.decisions_per_slice * MS):
+            raise InputError(
+                f"decisions_per_slice {self.decisions_per_slice} must be 1 or more and cut a slice of "
+                f"{self.interval_ns} ns into whole milliseconds"
+            )
         if self.decision_every_events is not None and self.decision_every_events < 1:
             raise InputError(f"decision_every_events {self.decision_every_events} must be at least 1")
         for name, known in (("actions", ACTION_SETS), ("world", WORLDS), ("fill_model", FILL_MODELS)):
@@ -64,12 +71,12 @@ class ExecutionConfig:
             )
         if self.ahead_slices < 0 or self.risk_aversion < 0:
             raise InputError(f"ahead_slices {self.ahead_slices}, risk_aversion {self.risk_aversion}: give 0 or more")
-        if self.latency_ns is not None and not 0 <= self.latency_ns < self.interval_ns:
+        if self.latency_ns is not None and not 0 <= self.latency_ns < self.pause_ns:
             raise InputError(f"latency_ns {self.latency_ns} must be shorter than a decision interval and not negative")
 
     @property
     def slices(self) -> int:
-        """Slices of the schedule; on the time grid the decisions of a full episode."""
+        """Slices of the schedule."""
         return self.horizon_ns // self.interval_ns
 
     @property
@@ -79,8 +86,13 @@ class ExecutionConfig:
 
     @property
     def interval_ns(self) -> int:
-        """Decision interval in nanoseconds, whole milliseconds."""
-        return round(self.decision_interval_s * 1000) * (NS // 1000)
+        """A slice in nanoseconds, whole milliseconds."""
+        return round(self.decision_interval_s * 1000) * MS
+
+    @property
+    def pause_ns(self) -> int:
+        """Nanoseconds between two decisions of an agent on the time grid."""
+        return self.interval_ns // self.decisions_per_slice
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for metadata and `env_config`."""

@@ -46,7 +46,7 @@ class ExecutionEnv(gym.Env[Observation, Action]):
 
     | setting | the next decision |
     | --- | --- |
-    | decision_interval_s | after so many seconds, to the millisecond: once in each slice of the schedule |
+    | decision_interval_s | after so many seconds, once in each slice; `decisions_per_slice` times, evenly, if above 1 |
     | decision_every_events | where given, after so many book rows instead; rows of one time stamp are one moment |
 
     The horizon is cut into slices of `decision_interval_s` on both grids. At the horizon what remains is swept by

@@ -58,7 +58,7 @@ def step_episode(world, i, state, action, settings, fills, fill_count):
     rest_px, rest_lots, cross_lots = message_of(state, action, settings, own_px, own_sz, opp_px, opp_sz)
     if rest_lots > 0 or cross_lots > 0 or state.rest_lots > 0 or state.pend_ns > 0:
         submit(state, state.now_ns, rest_px, rest_lots, cross_lots, 0, 0)
-    until_ns, until_rows = state.now_ns + settings.interval_ns, np.int64(NO_LIMIT)
+    until_ns, until_rows = state.now_ns + settings.pause_ns, np.int64(NO_LIMIT)
     if settings.every_events > 0:
         until_ns, until_rows = state.end_ns, world.seen[i].rows + settings.every_events
     advance_episode(world, i, state, until_ns, until_rows, i, fills, fill_count)

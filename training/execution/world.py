@@ -15,7 +15,7 @@ from feature_repo.errors import InputError
 from feature_repo.lake import Partition, list_partitions
 from feature_repo.pipeline.leaves import LEAVES_FILE
 from training.execution.agent_config import AgentConfig
-from training.execution.config import ExecutionConfig
+from training.execution.config import NS, ExecutionConfig
 
 if TYPE_CHECKING:
     import gymnasium as gym
@@ -39,11 +39,15 @@ class ExecutionWorld:
         execution: ExecutionConfig,
         stack: int = 1,
         variants: Sequence[ExecutionConfig] = (),
+        mark_after_s: float | None = None,
     ) -> None:
-        """Name the days; nothing is read before the first environment. `variants` are mixed in place of `execution`."""
+        """Name the days; nothing is read before the first environment. `variants` are mixed in place of `execution`.
+
+        With `mark_after_s` the rewards of replay mark each fill at the mid so much later, and what is open not at all.
+        """
         self.features_dir, self.forecasts_dir = features_dir, forecasts_dir
         self.partitions, self.execution = tuple(partitions), execution
-        self.stack, self.variants = stack, tuple(variants) or (execution,)
+        self.stack, self.variants, self.mark_after_s = stack, tuple(variants) or (execution,), mark_after_s
 
     @cached_property
     def days(self) -> "list[MarketDay]":
@@ -64,13 +68,20 @@ class ExecutionWorld:
         from training.execution.vector_env import ExecutionVectorEnv
 
         parts = [
-            ExecutionVectorEnv(self.days, execution, num_envs=count, seed=seed + k)
+            self._weighed(ExecutionVectorEnv(self.days, execution, num_envs=count, seed=seed + k), execution)
             for k, (execution, count) in enumerate(
                 zip(self.variants, shared_out(num_envs, len(self.variants)), strict=True)
             )
         ]
         env = parts[0] if len(parts) == 1 else MixedVectorEnv(parts)
         return env if self.stack == 1 else StackedVectorEnv(env, self.stack)
+
+    def _weighed(self, env: "VectorEnv[Any, Any, Any]", execution: ExecutionConfig) -> "VectorEnv[Any, Any, Any]":
+        if self.mark_after_s is None or execution.world != "replay":
+            return env
+        from training.execution.drift import DriftlessVectorEnv
+
+        return DriftlessVectorEnv(env, round(self.mark_after_s * NS / execution.pause_ns))
 
     def with_variants(self, count: int) -> "ExecutionWorld":
         """The same world with its first `count` variants only; the days are shared."""
@@ -168,9 +179,11 @@ def open_worlds(
     teaching, judging = (days[:-share], days[-share:]) if share else (days, days[-1:])
     execution = ExecutionConfig.from_dict(config.execution)
 
-    def world(chosen: list[str], variants: Sequence[ExecutionConfig] = ()) -> ExecutionWorld:
+    def world(
+        chosen: list[str], variants: Sequence[ExecutionConfig] = (), mark_after_s: float | None = None
+    ) -> ExecutionWorld:
         partitions = [item for item in known if item.date in chosen]
-        return ExecutionWorld(features_dir, forecasts_dir, partitions, execution, config.stack, variants)
+        return ExecutionWorld(features_dir, forecasts_dir, partitions, execution, config.stack, variants, mark_after_s)
 
     judged = world(judging)
     count = max(1, config.validation_parents // 2)
@@ -180,4 +193,4 @@ def open_worlds(
     sells["side"] = -1
     parents = np.concatenate([buys, sells])
     variants = [ExecutionConfig.from_dict({**config.execution, **item}) for item in config.variants]
-    return world(teaching, variants), Validation(judged, tuple(judging), not share, parents)
+    return world(teaching, variants, config.mark_after_s), Validation(judged, tuple(judging), not share, parents)
