@@ -351,6 +351,16 @@ def test_lowered_limits_let_through_what_adds_nothing():
         assert_allowed(world.send(side, 200, price))
 
 
+def test_lowered_net_lets_another_price_through():
+    world = World()
+    world.work("buy", 10, 10_000, key="a")
+    world.set_limits(limits_of(max_net_value=1))
+    world.clock.pass_(2)
+    world.see()
+    assert_denied(world.submit(world.replace("a", 9_990, 11)), "gross_net", 11 * 10_000 * TICK_VALUE, 1)
+    assert_allowed(world.submit(world.replace("a", 9_990, 10)))
+
+
 def test_gross_of_sales_at_the_limit():
     unit = 10_000 * TICK_VALUE
     world = World(limits_of(max_gross_value=100 * unit))
