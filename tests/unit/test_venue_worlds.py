@@ -3,12 +3,14 @@
 import numpy as np
 import pytest
 from market_fixtures import NS, make_day, open_ns, random_rows
+from market_folders import synthetic_folders
 
+from feature_repo.errors import InputError
 from serving.wire.messages import CancelOrder, MassStatus, NewOrder, ReplaceOrder, StatusOrder
 from training.market.engine import Engine
 from training.market.orders import INSTRUCTION_DTYPE, PARENT_DTYPE
 from training.market.venue.core import CancelReject, Execution, NothingOpen, Shown, Venue
-from training.market.venue.days import synthetic_listings
+from training.market.venue.days import depth_listings, silver_listings, synthetic_listings
 from training.market.venue.depth_world import DepthWorld
 from training.market.venue.world import Row, Turn
 
@@ -250,6 +252,38 @@ def test_symbols_are_told_in_one_order_of_time_and_day_ends_closed(venue):
     assert venue.drain()[0].text == "the day is over"
 
 
+def test_second_order_under_a_known_id_changes_nothing_and_is_answered_with_the_first_one_s_state(venue):
+    bid, ask = best(venue)
+    venue.submit("G", limit(1, bid - 3))
+    told(venue)
+    venue.submit("G", limit(1, ask + 2, 99))
+    (status,) = told(venue)
+    assert status.what == "status" and "used before" in status.text and status.state.price_ticks == bid - 3
+    assert [state.lots for state in venue.open_orders()] == [10]
+
+
+def test_sizes_and_prices_beyond_counting_are_refused_and_the_venue_goes_on(venue):
+    bid, _ = best(venue)
+    venue.submit("G", limit(1, bid - 3, 10**9))
+    venue.submit("G", limit(2, 10**10, 5))
+    venue.submit("G", limit(3, bid - 3, 5))
+    venue.submit("G", limit(4, bid + 500_000, 5, side="sell"))
+    for number in range(5, 18):
+        venue.submit("G", limit(number, bid - 3, 10**8))
+    heard = told(venue)
+    venue.replace("G", ReplaceOrder("3-30", "3", "SYN1", "buy", bid - 3, 10**9))
+    venue.replace("G", ReplaceOrder("3-31", "3", "SYN1", "buy", bid - 3, 10**8))
+    heard += told(venue)
+    refused = {
+        item.state.cl_ord_id: item.text for item in heard if isinstance(item, Execution) and item.what == "rejected"
+    }
+    assert refused["1"] == "1000000000 lots exceed 100000000" and refused["2"].startswith("price of 10000000000 ticks")
+    assert refused["4"] == "price outside the venue's window" and "lots asked for in all exceed" in refused["17"]
+    rejected = [item.reason for item in heard if isinstance(item, CancelReject)]
+    assert rejected[0] == "1000000000 lots exceed 100000000" and "in all exceed" in rejected[1]
+    assert "3" in {state.cl_ord_id for state in venue.open_orders()}
+
+
 def test_time_never_goes_back(venue):
     with pytest.raises(ValueError, match="time cannot go back"):
         venue.advance(venue.now_ns - 1)
@@ -341,3 +375,34 @@ def test_reactive_world_fills_add_up_and_never_pass_the_limit():
                 if first.price_ticks:
                     assert (item.last[0] - first.price_ticks) * (1 if first.side == "buy" else -1) <= 0
     assert len(traded) > 100 and len(venue.open_orders()) <= 1
+
+
+# Days from a lake -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    return synthetic_folders(tmp_path_factory.mktemp("lake"), 1, 0.05)
+
+
+def test_days_of_a_lake_show_their_book(folders):
+    silver, features = folders
+    date = "2025-01-06"
+    recorded = Venue({"SYN1": silver_listings(silver, ["SYN1"], date)["SYN1"].world})
+    depth = Venue({"SYN1": depth_listings(features, ["SYN1"], date)["SYN1"].world})
+    rows = []
+    for venue in (recorded, depth):
+        outputs = venue.advance(venue.closes_ns)
+        rows.append([item.what for item in outputs if isinstance(item, Shown) and isinstance(item.what, Row)])
+    assert rows[0] == rows[1] and len(rows[0]) > 500
+
+
+def test_days_that_a_lake_lacks_are_refused(folders):
+    silver, features = folders
+    for read, folder in ((silver_listings, silver), (depth_listings, features)):
+        with pytest.raises(InputError, match="0 partitions of NOPE on 2025-01-06"):
+            read(folder, ["NOPE"], "2025-01-06")
+        with pytest.raises(InputError, match="0 partitions of SYN1 on 2020-01-06"):
+            read(folder, ["SYN1"], "2020-01-06")
+    with pytest.raises(InputError, match="fill_model 'hopeful' is none of"):
+        depth_listings(features, ["SYN1"], "2025-01-06", fill_model="hopeful")

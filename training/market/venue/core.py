@@ -33,6 +33,8 @@ from training.market.venue.world import (
 )
 
 TRADERS_MAX = 127
+LOTS_MAX = 10**8
+PRICE_MAX = 10**9
 
 
 class Execution(NamedTuple):
@@ -187,11 +189,16 @@ class Venue:
         return [order.state() for order in self._orders if order.is_open and client in (None, order.client)]
 
     def _submit(self, client: str, order: NewOrder) -> None:
+        known = self._by_id.get((client, order.cl_ord_id))
+        if known is not None:  # a rejection would be taken for one of the order that works under this id
+            text = f"ClOrdID {order.cl_ord_id} was used before: nothing was done"
+            self._out.append(
+                Execution(client, "status", known.state(order.cl_ord_id), self._exec_id(), self.now_ns, text=text)
+            )
+            return
         record = _Order(client, len(self._orders) + 1, order)
-        refusal = None
-        if (client, order.cl_ord_id) in self._by_id:
-            refusal = f"ClOrdID {order.cl_ord_id} was used before"
-        elif order.symbol not in self.worlds:
+        refusal = _beyond(order.price_ticks, order.lots)
+        if order.symbol not in self.worlds:
             refusal = f"symbol {order.symbol} is not traded here"
         elif self.now_ns >= self.worlds[order.symbol].closes_ns:
             refusal = "the day is over"
@@ -216,6 +223,8 @@ class Venue:
             self._reject(record, message, "replace", "a market order cannot be replaced", self.now_ns)
         elif (message.symbol, message.side) != (record.order.symbol, record.order.side):
             self._reject(record, message, "replace", "symbol and side of an order never change", self.now_ns)
+        elif (beyond := _beyond(message.price_ticks, message.lots)) is not None:
+            self._reject(record, message, "replace", beyond, self.now_ns)
         else:
             self._ask(record, message, Change(record.number, message.price_ticks, message.lots))
 
@@ -356,6 +365,15 @@ class Venue:
     def _count(self, strategy: str) -> None:
         if strategy:
             self.received[strategy] = self.received.get(strategy, 0) + 1
+
+
+def _beyond(price_ticks: int | None, lots: int) -> str | None:
+    """Why a price or a size is more than any of the worlds can count, or None."""
+    if lots > LOTS_MAX:
+        return f"{lots} lots exceed {LOTS_MAX}"
+    if (price_ticks or 0) > PRICE_MAX:
+        return f"price of {price_ticks} ticks exceeds {PRICE_MAX}"
+    return None
 
 
 __all__ = ["CancelReject", "Execution", "NotGone", "NothingOpen", "Output", "Shown", "Told", "Venue"]

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from feature_repo.errors import InputError
 from serving.wire.feed import Status
 from training.market.message_kernel import MessageKind
 from training.market.messages import Messages
@@ -77,12 +78,23 @@ class OrderWorld:
         self._numbers: list[int] = []  # the venue's number of each order of the replay
         self._live: set[int] = set()
         self._fills = 0
+        self._sent_ns = -1
+        self._problems: dict[int, str] = {}  # by identity of the waiting message, which lives until it is answered
         self._shown: tuple[dict[int, int], dict[int, int]] = ({}, {})
         self._turns = deque(_turns(day, windows))
 
     def send(self, now_ns: int, command: Command) -> None:
         """Take a message at `now_ns`."""
+        now_ns = self._sent_ns = max(
+            now_ns, self._sent_ns + 1
+        )  # one message a moment: what came of it can be told apart
         self._waiting.append(_Waiting(now_ns + self._latency_ns, command))
+        try:
+            self._hand_over(now_ns, command)
+        except InputError as error:  # the lots of a whole day's orders have their limit too
+            self._problems[id(command)] = str(error)
+
+    def _hand_over(self, now_ns: int, command: Command) -> None:
         if isinstance(command, New):
             if command.tif == "fok":
                 return  # refused on arrival
@@ -107,43 +119,30 @@ class OrderWorld:
         """Let time pass up to `until_ns`; what happened, in order."""
         happened: list[Happening] = []
         while self._waiting and self._waiting[0].arrive_ns <= until_ns:
-            arrive_ns = self._waiting[0].arrive_ns
-            group = []
-            while self._waiting and self._waiting[0].arrive_ns == arrive_ns:
-                group.append(self._waiting.popleft().command)
-            self._play(arrive_ns, group, happened)
-        self._play(until_ns, [], happened)
+            arrive_ns, command = self._waiting.popleft()
+            self._play(arrive_ns, command, happened)
+        self._play(until_ns, None, happened)
         return happened
 
-    def _play(self, until_ns: int, group: list[Command], happened: list[Happening]) -> None:
-        """Play up to the moment at which `group` meets the market, that moment included."""
+    def _play(self, until_ns: int, command: Command | None, happened: list[Happening]) -> None:
+        """Play up to the moment at which `command` meets the market, that moment included."""
         found: list[Happening] = list(self._rows(until_ns))
         while self._turns and self._turns[0].ts_ns <= until_ns:
             found.append(self._turns.popleft())
-        fresh = {command.number for command in group if isinstance(command, New)}
+        # what rests was met before it was changed, and what takes took after it was
         fills = self._new_fills()
-        # history meets what rests before the messages of the same moment arrive; only these make takers
-        found += [fill for fill in fills if fill.maker and fill.number not in fresh]
+        found += [fill for fill in fills if fill.maker]
         found.sort(key=lambda item: item.ts_ns)
         happened += found
-        for fill in found:
-            if isinstance(fill, Traded):
-                self._own[fill.number].filled += fill.lots
-        late = [fill for fill in fills if not fill.maker or fill.number in fresh]
-        for command in group:
-            happened.append(self._result(until_ns, command))
-            late = self._tell_fills(late, command.number, happened)
-        for number in [fill.number for fill in late]:
-            late = self._tell_fills(late, number, happened)
-        self._sweep(until_ns, happened)
-
-    def _tell_fills(self, fills: list[Traded], number: int, happened: list[Happening]) -> list[Traded]:
-        """Tell of an order's fills; gives those of the others."""
         for fill in fills:
-            if fill.number == number:
-                self._own[number].filled += fill.lots
-                happened.append(fill)
-        return [fill for fill in fills if fill.number != number]
+            self._own[fill.number].filled += fill.lots
+        taken = [fill for fill in fills if not fill.maker]
+        if command is not None:
+            own = self._own.get(command.number)
+            before = own.filled - sum(fill.lots for fill in taken) if own is not None else 0
+            happened.append(self._result(until_ns, command, before))
+        happened += taken
+        self._sweep(until_ns, happened)
 
     def _rows(self, until_ns: int) -> list[Row]:
         book = self.replay.record(self.depth, until_ns)
@@ -171,10 +170,12 @@ class OrderWorld:
             for row in fills
         ]
 
-    def _result(self, ts_ns: int, command: Command) -> Answer:
-        """What became of a message, now that it has met the market."""
+    def _result(self, ts_ns: int, command: Command, filled: int) -> Answer:
+        """What became of a message, now that it has met the market; its order had `filled` lots before."""
         number = command.number
         own = self._own.get(number)
+        if (problem := self._problems.pop(id(command), None)) is not None:
+            return Refused(ts_ns, number, problem) if isinstance(command, New) else NotChanged(ts_ns, number, problem)
         if own is None:
             if isinstance(command, New):
                 return Refused(ts_ns, number, "fill-or-kill is not offered")
@@ -186,7 +187,7 @@ class OrderWorld:
                 return Refused(ts_ns, number, _REASONS[reason])
             self._live.add(number)
             return Stands(ts_ns, number)
-        if number not in self._live or own.filled >= own.lots:
+        if number not in self._live or filled >= own.lots:
             make = NotChanged if isinstance(command, Change) else NotGone
             return make(ts_ns, number, "the order is done")
         if isinstance(command, Withdraw):
@@ -198,9 +199,9 @@ class OrderWorld:
         if (int(mine["price"]), int(mine["lots"])) == (command.price_ticks, command.lots):
             own.lots = command.lots
             return Changed(ts_ns, number, command.price_ticks, command.lots)
-        if status == OrderStatus.CANCELLED and command.lots <= own.filled:
+        if status == OrderStatus.CANCELLED and command.lots <= filled:
             self._live.discard(number)
-            return Gone(ts_ns, number, True, f"replaced to {command.lots} lots of which {own.filled} are filled")
+            return Gone(ts_ns, number, True, f"replaced to {command.lots} lots of which {filled} are filled")
         return NotChanged(ts_ns, number, _REASONS[reason] or "too late")
 
     def _sweep(self, ts_ns: int, happened: list[Happening]) -> None:
