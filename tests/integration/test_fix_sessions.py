@@ -7,11 +7,12 @@ import pytest
 from certificates import Authority
 from fix_peers import Notes, Pair, RawEnd, free_port, until
 
-from serving.contracts.orders import ChildOrder
+from serving.contracts.orders import Busted, Cancelled, ChildOrder, Filled
 from serving.wire.fix_application import GuardedApplication
 from serving.wire.fix_fields import Fields, Tag, build
-from serving.wire.fix_numbers import Scale
+from serving.wire.fix_numbers import Scale, utc_ns
 from serving.wire.fix_orders import encode_cancel, encode_new
+from serving.wire.fix_reports import decode_answer
 from serving.wire.fix_session import FixAcceptor, FixDownError, FixInitiator, SessionProbe
 from serving.wire.fix_settings import FixSettings, FixTls
 from serving.wire.identity import hash_token
@@ -206,6 +207,29 @@ def test_duplicate_report_with_an_old_number_is_not_told_twice(venue_of_raw):
     end.send("1", [(112, "T")])
     assert end.receive("0")["112"] == "T"
     assert notes.values("17") == ["x2", "x3"]
+
+
+def test_fill_that_comes_after_its_cancel_is_told_after_it(venue_of_raw):
+    gate, notes, take = venue_of_raw
+    end = take()
+    until(lambda: gate.is_up)
+    gate.send(order(1))
+    gate.send(cancel(1))
+    end.receive("F")
+    base = [(37, "V1"), (55, "SYN1"), (54, "1"), (38, "3"), (44, "100.01"), (60, "20250106-09:30:00")]
+    end.send("8", [*base, (11, "1-1001"), (41, "1"), (17, "x1"), (150, "4"), (39, "4"), (151, "0"), (14, "0")])
+    late = [*base, (11, "1"), (17, "x2"), (150, "F"), (39, "4"), (151, "0"), (14, "2"), (31, "100.01"), (32, "2")]
+    end.send("8", late)
+    end.send("8", late, sequence=end.sequence - 1, dup=True)  # and once more, as a duplicate
+    end.send("8", [*base, (11, "1"), (17, "x3"), (19, "x2"), (150, "H"), (39, "4"), (151, "0"), (14, "0")])
+    until(lambda: len(notes.messages) >= 3)
+    reports = [decode_answer(fields, {"SYN1": SCALE}).report for fields in notes.messages]
+    ts_ns = utc_ns("20250106-09:30:00")
+    assert reports == [
+        Cancelled(order_id=1, ts_ns=ts_ns),
+        Filled(order_id=1, ts_ns=ts_ns, exec_id="x2", price_ticks=10_001, lots=2),
+        Busted(order_id=1, ts_ns=ts_ns, exec_id="x2"),
+    ]
 
 
 def test_low_number_without_possdup_ends_the_session(venue_of_raw):

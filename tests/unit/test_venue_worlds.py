@@ -4,14 +4,19 @@ import numpy as np
 import pytest
 from market_fixtures import NS, make_day, open_ns, random_rows
 from market_folders import synthetic_folders
+from order_events import add, table
 
 from feature_repo.errors import InputError
+from feature_repo.ticks.schema import Kind, Side
 from serving.wire.messages import CancelOrder, MassStatus, NewOrder, ReplaceOrder, StatusOrder
 from training.market.engine import Engine
+from training.market.messages import pack_messages
+from training.market.order_replay import ReplaySettings
 from training.market.orders import INSTRUCTION_DTYPE, PARENT_DTYPE
 from training.market.venue.core import CancelReject, Execution, NothingOpen, Shown, Venue
 from training.market.venue.days import depth_listings, silver_listings, synthetic_listings
 from training.market.venue.depth_world import DepthWorld
+from training.market.venue.order_world import OrderWorld
 from training.market.venue.world import Row, Turn
 
 
@@ -282,6 +287,27 @@ def test_sizes_and_prices_beyond_counting_are_refused_and_the_venue_goes_on(venu
     rejected = [item.reason for item in heard if isinstance(item, CancelReject)]
     assert rejected[0] == "1000000000 lots exceed 100000000" and "in all exceed" in rejected[1]
     assert "3" in {state.cl_ord_id for state in venue.open_orders()}
+
+
+def test_halt_is_shown_and_refuses_orders_until_trading_goes_on():
+    second = 10**9
+    ask, bid = add(second, int(Side.SELL), 110, 5, 1), add(second, int(Side.BUY), 90, 5, 2)
+    halt = (5 * second, int(Kind.HALT), 0, 0, 0)
+    resume = add(8 * second, int(Side.BUY), 91, 5, 3)
+    day = pack_messages(table(ask, bid, halt, resume))
+    world = OrderWorld(day, ((second, 20 * second),), 5, ReplaySettings(order_latency_ns=1000))
+    venue = Venue({"SYN1": world}, start_ns=0)
+    outputs = []
+    for number, moment in enumerate((2, 6, 9), 1):
+        outputs += venue.advance(moment * second)
+        venue.submit("G", limit(number, 95))
+    venue.cancel("G", CancelOrder("1-9", "1", "SYN1", "buy"))
+    outputs += venue.advance(20 * second)
+    turns = [(item.what.ts_ns // second, item.what.status) for item in outputs
+             if isinstance(item, Shown) and isinstance(item.what, Turn)]  # fmt: skip
+    assert turns[-3:] == [(5, "halted"), (8, "open"), (20, "closed")]
+    heard = [(item.state.cl_ord_id, item.what) for item in outputs if isinstance(item, Execution)]
+    assert heard == [("1", "new"), ("2", "rejected"), ("3", "new"), ("1-9", "cancelled"), ("3", "expired")]
 
 
 def test_time_never_goes_back(venue):
