@@ -118,7 +118,8 @@ class AgentConfig:
     """Environment steps before the first gradient step."""
 
     warm_start: bool = True
-    """Imitate bundle 0's static rule before PPO starts; the untrained bundle stays the randomly initialised policy."""
+    """Imitate the static rule whose threshold validates best before training starts; the untrained bundle stays the
+    randomly initialised policy."""
 
     warm_start_steps: int = 16_384
     """Environment steps of the rule that are imitated."""

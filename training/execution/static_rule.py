@@ -28,12 +28,14 @@ _THIN_BONUS = 3.0
 """Lifts CROSS above PLACE."""
 
 
-def static_rule(observation: NDArray[np.float32], action_mask: NDArray[Any]) -> NDArray[np.int64]:
+def static_rule(
+    observation: NDArray[np.float32], action_mask: NDArray[Any], thin_share: float = THIN_SHARE
+) -> NDArray[np.int64]:
     """The rule's actions (N,) for `observation` (N, D) and `action_mask` (N, 4).
 
-    The best allowed of: CROSS where the opposite queue is thin, PLACE, WAIT.
+    The best allowed of: CROSS where the opposite queue is thinner than `thin_share` (0: never), PLACE, WAIT.
     """
-    thin = observation[:, OPPOSITE_QUEUE_SHARE] < np.float32(THIN_SHARE)
+    thin = observation[:, OPPOSITE_QUEUE_SHARE] < np.float32(thin_share)
     crosses = thin & (action_mask[:, CROSS] > 0.5)
     places = action_mask[:, PLACE] > 0.5
     return np.where(crosses, CROSS, np.where(places, PLACE, WAIT)).astype(np.int64)

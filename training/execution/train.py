@@ -16,7 +16,15 @@ from training.execution.bundling import Provenance, write_agent_bundle
 from training.execution.local_ray import local_ray
 from training.execution.ppo import Trained, Update, Weights, new_module, train_policy, weights_of
 from training.execution.static_rule import static_rule
-from training.execution.warm_start import continuous_rule, fit_normaliser, imitate, random_policy, roll_out, start_from
+from training.execution.warm_start import (
+    best_rule,
+    continuous_rule,
+    fit_normaliser,
+    imitate,
+    random_policy,
+    roll_out,
+    start_from,
+)
 from training.execution.world import ExecutionWorld, Validation, open_worlds
 from training.tracking import SILENT, Tracker, tracking_run
 
@@ -122,10 +130,11 @@ def train_seed(
 
     continuous = training.execution.actions == "continuous"
     rule = continuous_rule(static_rule) if continuous else static_rule
+    imitated, imitated_bps = best_rule(validation.mean_is_bps, continuous)
     half = config.normaliser_steps // 2
     drawing = random_policy(np.random.default_rng([seed, 1]), continuous)
     explored = roll_out(training.make_env, drawing, half, config, seed)
-    ruled = roll_out(training.make_env, rule, max(half, config.warm_start_steps), config, seed + 1)
+    ruled = roll_out(training.make_env, imitated, max(half, config.warm_start_steps), config, seed + 1)
     mean, scale = fit_normaliser(np.concatenate([explored["observation"], ruled["observation"][:half]]))
     make = partial(new_module, *training.spaces(), mean, scale, config, seed)
     untrained, module = make(), make()
@@ -135,7 +144,11 @@ def train_seed(
         imitate(module, played, config, seed, values_only=True)
     elif config.warm_start:
         imitate(module, ruled, config, seed)
-    marks = {"rule": validation.mean_is_bps(rule), "untrained": validation.mean_is_bps(greedy(untrained))}
+    marks = {
+        "rule": validation.mean_is_bps(rule),
+        "imitated": imitated_bps,
+        "untrained": validation.mean_is_bps(greedy(untrained)),
+    }
 
     def on_update(update: Update) -> None:
         report(update)

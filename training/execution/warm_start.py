@@ -1,5 +1,7 @@
 """A head start: the module imitates a rule and learns what the rule's states are worth."""
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +11,7 @@ from numpy.typing import NDArray
 from feature_repo.errors import InputError
 from training.execution.agent_config import AgentConfig
 from training.execution.ppo import Policy, deterministic_torch
+from training.execution.static_rule import THIN_SHARE, static_rule
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,6 +24,9 @@ Rows = dict[str, NDArray[Any]]
 MARGIN_BPS = 0.2
 """Lead that imitation gives the value of the rule's action, in the reward's unit."""
 
+THIN_SHARES = (0.0, 0.05, 0.1, THIN_SHARE)
+"""Thresholds of the rules that compete to be imitated; at 0 it rests throughout. How often crossing pays depends on how
+often one may decide: every two seconds there is nearly always a queue that is thin for a moment."""
 
 SHUT_OUT = 1e12
 """Scale of a column that a policy shall not see."""
@@ -47,6 +53,19 @@ def continuous_rule(rule: Policy) -> Policy:
         return AS_CONTINUOUS[rule(observation, action_mask)]
 
     return act
+
+
+def best_rule(judge: Callable[[Policy], float], continuous: bool = False) -> tuple[Policy, float]:
+    """The static rule of the threshold among THIN_SHARES that `judge` gives the lowest cost, and that cost, bps.
+
+    The first of equals wins.
+    """
+    rules: list[Policy] = [partial(static_rule, thin_share=share) for share in THIN_SHARES]
+    if continuous:
+        rules = [continuous_rule(rule) for rule in rules]
+    costs = [judge(rule) for rule in rules]
+    best = int(np.argmin(costs))
+    return rules[best], costs[best]
 
 
 def roll_out(make_env: "EnvFactory", policy: Policy, steps: int, config: AgentConfig, seed: int) -> Rows:
