@@ -191,7 +191,8 @@ class FeedClient:
             if wanted is not None:
                 await connection.send(wanted)
             try:
-                raw = await asyncio.wait_for(connection.recv(decode=False), self._silence_s)
+                async with asyncio.timeout(self._silence_s):
+                    raw = await connection.recv(decode=False)
             except TimeoutError:
                 return f"the feed said nothing for {self._silence_s:g} s"
             for event in self.follower.take(raw):

@@ -44,6 +44,7 @@ class FixSettings:
     log: Path | None = None  # folder of message logs; none without
     tls: FixTls | None = None
     latency_max_s: int = 120  # SendingTime may be this far from the clock
+    more: tuple[tuple[str, str], ...] = ()  # QuickFIX's own settings, in place of what is chosen here
 
     def __post_init__(self) -> None:
         if self.tls is None and not is_loopback(self.host):
@@ -98,6 +99,7 @@ def _build(settings: FixSettings, own: dict[str, str]) -> quickfix.SessionSettin
         values["FileLogPath"] = str(settings.log)
     if settings.tls is not None:
         values |= _tls(settings.tls, server=own["ConnectionType"] == "acceptor")
+    values |= dict(settings.more)
     built = quickfix.SessionSettings()
     built.set(_dictionary(values))  # TLS is read from here alone
     for session in session_ids(settings):

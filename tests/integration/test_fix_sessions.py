@@ -4,6 +4,7 @@ import socket
 import time
 
 import pytest
+import quickfix
 from certificates import Authority
 from fix_peers import Notes, Pair, RawEnd, free_port, until
 
@@ -70,8 +71,6 @@ def test_order_that_quickfix_kept_for_a_dead_session_is_vetoed_when_it_comes_bac
         pair.acceptor = None
         until(lambda: not pair.initiator.is_up, "logout")
         veto, pair.gate.veto = pair.gate.veto, lambda *_: None  # toApp itself believes that the line is up
-        import quickfix
-
         assert quickfix.Session.sendToTarget(order(5), pair.initiator._session)  # QuickFIX says True
         assert quickfix.Session.sendToTarget(cancel(4), pair.initiator._session)
         pair.gate.veto = veto
@@ -327,6 +326,51 @@ def test_logon_wants_its_token_where_tokens_are_asked_for(tmp_path, given):
     gate.stop()
     acceptor.stop()
     assert not notes.failures
+
+
+class Echo(quickfix.Application):
+    """Any application of QuickFIX: sends orders back, as the one of its acceptance suite does."""
+
+    def onCreate(self, session):
+        pass
+
+    def onLogon(self, session):
+        pass
+
+    def onLogout(self, session):
+        pass
+
+    def toAdmin(self, message, session):
+        pass
+
+    def fromAdmin(self, message, session):
+        pass
+
+    def toApp(self, message, session):
+        pass
+
+    def fromApp(self, message, session):
+        back = quickfix.Message()
+        back.getHeader().setField(35, "D")
+        back.setField(11, message.getField(11))
+        quickfix.Session.sendToTarget(back, session)
+
+
+def test_acceptor_takes_any_application_and_any_of_quickfix_s_settings(tmp_path):
+    port = free_port()
+    chosen = FixSettings("ISLD", ("TW",), tmp_path, port, more=(("ResetOnDisconnect", "Y"),))
+    acceptor = FixAcceptor(Echo(), chosen)
+    acceptor.start()
+    for _ in range(2):  # each time from the first number on
+        with socket.create_connection(("127.0.0.1", port)) as connection:
+            end = RawEnd(connection, "TW", "ISLD")
+            end.send("A", [(98, 0), (108, 5)])
+            assert end.receive("A")["34"] == "1"
+            end.send("D", [(11, "id"), (55, "LNUX"), (54, 3), (38, 200), (40, 1), (60, "20250106-00:00:00")])
+            assert end.receive("D")["11"] == "id"
+            end.send("5")
+            end.receive("5")
+    acceptor.stop()
 
 
 def test_stranger_is_not_let_in(tmp_path):
