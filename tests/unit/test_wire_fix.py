@@ -17,6 +17,7 @@ from serving.contracts.orders import (
     Replaced,
     ReplaceRejected,
 )
+from serving.wire.fix_chain import AcceptedIds
 from serving.wire.fix_fields import SOH, Fields, FixMessageError, Tag
 from serving.wire.fix_numbers import FixNumberError, Scale, amount, minor_units, utc_ns, utc_text
 from serving.wire.fix_orders import (
@@ -256,3 +257,21 @@ def test_report_with_a_wrong_field_is_refused(tag, value):
     message.setField(int(tag), value)
     with pytest.raises(FixMessageError):
         answer(message)
+
+
+def test_next_request_names_the_id_that_was_accepted_last():
+    ids = AcceptedIds()
+    assert ids.orig(17) == "17"
+    ids.take(answer(encode_cancel_reject("17-20", "17", "V3", "new", "replace", "too late", NS)))
+    ids.take(answer(encode_execution("6", STATE._replace(cl_ord_id="17-20"), SCALES["SYN1"], "x0", NS)))
+    assert ids.orig(17) == "17"
+    ids.take(answer(encode_execution("5", STATE, SCALES["SYN1"], "x1", NS, orig="17")))
+    ids.take(answer(encode_execution("F", STATE, SCALES["SYN1"], "x2", NS, last=(9_999, 15))))
+    assert ids.orig(17) == "17-21"
+    restarted = AcceptedIds()
+    status = encode_execution("I", STATE, SCALES["SYN1"], "0", NS, request=(Tag.MASS_STATUS_REQ_ID, "M"))
+    restarted.take(answer(status))
+    assert restarted.orig(17) == "17-21"
+    done = STATE._replace(status="cancelled", left_lots=0)
+    ids.take(answer(encode_execution("4", done, SCALES["SYN1"], "x3", NS)))
+    assert ids.orig(17) == "17"

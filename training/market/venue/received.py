@@ -20,7 +20,10 @@ class ReceivedLog:
         path.parent.mkdir(parents=True, exist_ok=True)
         self.path = path
         self.count = 0
-        self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL, 0o644)
+        try:
+            self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL, 0o644)
+        except FileExistsError as error:
+            raise FileExistsError(f"{path} exists: give each run of the venue a folder of its own") from error
         self._synced_ns = 0
 
     def write(self, utc_ns: int, venue_ns: int, client: str, what: str, body: dict[str, Any]) -> None:
