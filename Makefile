@@ -61,7 +61,7 @@ test-cluster: $(READY) ## Tests that need a Kubernetes cluster
 data-tables: $(READY) ## The accounting of every source of a folder of samples, as docs/data.md shows it: DATA=FOLDER
 	@$(BIN)/python -m flows.bench.accounts $(DATA)
 
-bench: $(READY) ## Measure this machine: NAME=pipeline|features|simulator|training DATA=FOLDER ARGS=--json
+bench: $(READY) ## Measure this machine: NAME=pipeline|features|simulator|training|gateway DATA=FOLDER ARGS=--json
 	@$(BIN)/shortfall bench $(NAME) $(if $(DATA),--data $(DATA)) $(ARGS)
 
 backfill: $(READY) ## Ticks to features for a range of days: SOURCE= DATA= SYMBOLS= FROM= TO= ARGS=

@@ -11,6 +11,7 @@ import typer
 from feature_repo.errors import ShortfallError
 from flows.cli_bench import bench
 from flows.cli_data import add_data_commands
+from flows.cli_gateway import gateway
 from flows.cli_options import (
     AsJson,
     Data,
@@ -46,6 +47,7 @@ app.command("simulate")(simulate)
 app.command("train-agent")(train_agent)
 app.command("backtest")(backtest)
 add_serve_commands(app)
+app.add_typer(gateway, name="gateway")
 
 
 class Stage(StrEnum):

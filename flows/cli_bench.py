@@ -9,7 +9,8 @@ import typer
 from flows.cli_options import AsJson, Verbose, embed_prefect, split_names, with_progress
 
 bench = typer.Typer(
-    help="Measure this machine: pipeline, features, simulator, training; compare baselines.", no_args_is_help=True
+    help="Measure this machine: pipeline, features, simulator, training, gateway; compare baselines.",
+    no_args_is_help=True,
 )
 
 
@@ -56,6 +57,14 @@ def training(as_json: AsJson = False) -> None:
     from flows.bench.training import run
 
     _print(run(), "Training", as_json)
+
+
+@bench.command("gateway")
+def gateway(as_json: AsJson = False) -> None:
+    """Microseconds a decision with every control on, and what it costs to make decisions durable."""
+    from flows.bench.gateway import run
+
+    _print(run(), "Gateway", as_json)
 
 
 @bench.command("baselines")

@@ -53,3 +53,13 @@ def test_policy_commands_when_nothing_is_registered_then_say_so(tmp_path):
     assert run("history", "--json").stdout.strip() == "[]"
     refused = run("rollback", "--reason", "test")
     assert refused.returncode == 2 and "no earlier champion" in refused.stderr
+
+
+def test_gateway_journal_when_there_is_none_then_says_so_and_exits_1(tmp_path):
+    from typer.testing import CliRunner
+
+    from flows.cli import app
+
+    done = CliRunner().invoke(app, ["gateway", "journal", "replay", str(tmp_path)])
+    assert done.exit_code == 1
+    assert "there is no journal here" in done.stderr
