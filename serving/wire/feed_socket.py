@@ -10,17 +10,8 @@ from websockets.asyncio.client import connect
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import InvalidHandshake, WebSocketException
 
-from serving.wire.feed import (
-    MESSAGE_MAX,
-    Ask,
-    Event,
-    FeedError,
-    Follower,
-    Publisher,
-    Watermark,
-    decode_up,
-    encode_feed,
-)
+from serving.wire.feed import MESSAGE_MAX, Ask, FeedError, Watermark, decode_up, encode_feed
+from serving.wire.feed_state import Event, Follower, Publisher
 from serving.wire.identity import is_loopback
 
 UNSENT_MAX = 50_000

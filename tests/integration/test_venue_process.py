@@ -13,8 +13,9 @@ import pytest
 from fix_peers import Notes, free_port, until
 
 from serving.contracts.orders import Acked, Cancelled, ChildOrder, Filled, Rejected, Replaced
-from serving.wire.feed import Follower, Gap, SymbolStatus, Until, Update
+from serving.wire.feed import SymbolStatus, Until, Update
 from serving.wire.feed_socket import FeedClient
+from serving.wire.feed_state import Follower, Gap
 from serving.wire.fix_orders import (
     cl_ord_id,
     encode_cancel,

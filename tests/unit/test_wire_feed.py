@@ -6,10 +6,7 @@ from serving.wire.feed import (
     Ask,
     Beat,
     FeedError,
-    Follower,
-    Gap,
     Opening,
-    Publisher,
     Snapshot,
     SymbolStatus,
     Until,
@@ -19,6 +16,7 @@ from serving.wire.feed import (
     decode_up,
     encode_feed,
 )
+from serving.wire.feed_state import Follower, Gap, Publisher
 
 SIDE = st.dictionaries(st.integers(1, 30), st.integers(1, 50), max_size=6)
 STEPS = st.lists(st.tuples(st.sampled_from(["A", "B"]), SIDE, SIDE, st.integers(0, 3), st.sampled_from("rrrsb")))

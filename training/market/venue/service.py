@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import NamedTuple
 
-from serving.wire.feed import Publisher
 from serving.wire.feed_socket import BEAT_S, FeedServer
+from serving.wire.feed_state import Publisher
 from serving.wire.fix_application import GuardedApplication
 from serving.wire.fix_session import FixAcceptor
 from serving.wire.fix_settings import FixSettings
