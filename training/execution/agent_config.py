@@ -161,8 +161,8 @@ class AgentConfig:
     """MLflow experiment."""
 
     ahead_candidates: tuple[int, ...] = ()
-    """Values of `execution`'s `ahead_slices` that compete: the first seed trains with each, and the one that is best on
-    the validation days is kept for the other seeds; empty: that of `execution` alone."""
+    """Values of `execution`'s `ahead_slices` that compete: the one whose static rule is best on the validation days is
+    trained with, since a rule is judged in seconds; empty: that of `execution` alone."""
 
     checkpoint_every: int = 0
     """Updates between two checkpoints from which a killed training goes on; 0: it starts again from its seed."""
@@ -249,11 +249,6 @@ class AgentConfig:
     def with_ahead(self, slices: int) -> Self:
         """The same with one candidate alone."""
         return replace(self, execution={**self.execution, "ahead_slices": slices}, ahead_candidates=())
-
-    @property
-    def trainings(self) -> int:
-        """Trainings in all: one a seed, and the first seed's with each further candidate."""
-        return len(self.seeds) + max(1, len(self.ahead_candidates)) - 1
 
     @property
     def updates(self) -> int:

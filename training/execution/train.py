@@ -54,40 +54,28 @@ def train_agent(
     """
     if not config.signals:
         forecasts_dir = None
-    configs = [config.with_ahead(slices) for slices in config.ahead_candidates] or [config]
-    worlds = [open_worlds(features_dir, forecasts_dir, item) for item in configs]
+    training, validation = open_worlds(features_dir, forecasts_dir, config)
     done_before = 0
 
     def report(update: Update) -> None:
         progress(min(done_before + update.env_steps, total), total, "env steps")
 
-    facts = {**config.as_content(), "data_fingerprint": worlds[0][0].fingerprint()}
-    total = config.trainings * config.updates * config.batch_steps
-    contest: list[Outcome] = []
+    facts = {**config.as_content(), "data_fingerprint": training.fingerprint()}
+    total = len(config.seeds) * config.updates * config.batch_steps
+    candidates: dict[str, float] = {}
+    if config.ahead_candidates:
+        config, candidates = _compete(features_dir, forecasts_dir, config, (training, validation))
+        training, validation = open_worlds(features_dir, forecasts_dir, config, (training, validation))
+    outcomes: list[Outcome] = []
     with (
         local_ray(config.ray_cpus, config.ray_address),
         tracking_run(config.tracking_uri, config.experiment, "train_agent", facts) as tracker,
     ):
-
-        def train(index: int, seed: int) -> Outcome:
-            nonlocal done_before
-            ahead = f"_ahead_{configs[index].execution['ahead_slices']}" if len(configs) > 1 else ""
-            checkpoint = out_dir / CHECKPOINTS / f"seed_{seed}{ahead}.pickle"
-            found = train_seed(*worlds[index], configs[index], seed, report, checkpoint, tracker)
+        for seed in config.seeds:
+            checkpoint = out_dir / CHECKPOINTS / f"seed_{seed}.pickle"
+            outcomes.append(train_seed(training, validation, config, seed, report, checkpoint, tracker))
             done_before += config.updates * config.batch_steps
-            return found
-
-        for index in range(len(configs)):
-            contest.append(train(index, config.seeds[0]))
-        kept = min(range(len(configs)), key=lambda index: contest[index][0].best_validation_bps)
-        outcomes = [contest[kept], *(train(kept, seed) for seed in config.seeds[1:])]
     progress(total, total, "env steps")
-    config, (training, validation) = configs[kept], worlds[kept]
-    candidates = {
-        str(item.execution["ahead_slices"]): found[0].best_validation_bps
-        for item, found in zip(configs, contest, strict=True)
-        if len(configs) > 1
-    }
     # The first of equals wins, so that the choice does not depend on anything but the scores.
     trained, untrained, marks = min(outcomes, key=lambda outcome: outcome[0].best_validation_bps)
     for name in ("bundle", "bundle_untrained", "seeds"):  # of an attempt that was killed while it wrote
@@ -105,12 +93,23 @@ def train_agent(
         "seed": trained.seed,
         "seeds": len(outcomes),
         "ahead_slices": training.execution.ahead_slices,
-        "env_steps": sum(outcome[0].curve[-1].env_steps for outcome in contest + outcomes[1:]),
+        "env_steps": sum(outcome[0].curve[-1].env_steps for outcome in outcomes),
         "best_env_steps": steps,
         "validation_bps": round(trained.best_validation_bps, 4),
         **{f"validation_{name}_bps": round(value, 4) for name, value in marks.items()},
         "validation_parents": len(validation.parents),
     }
+
+
+def _compete(
+    features_dir: Path, forecasts_dir: Path | None, config: AgentConfig, opened: tuple[ExecutionWorld, Validation]
+) -> tuple[AgentConfig, dict[str, float]]:
+    """`config` with the candidate whose best static rule costs least on the validation days, and all costs, bps."""
+    costs: dict[str, float] = {}
+    for slices in config.ahead_candidates:
+        training, validation = open_worlds(features_dir, forecasts_dir, config.with_ahead(slices), opened)
+        costs[str(slices)] = best_rule(validation.mean_is_bps, training.execution.actions == "continuous")[1]
+    return config.with_ahead(int(min(costs, key=lambda name: costs[name]))), costs
 
 
 def train_seed(

@@ -156,9 +156,15 @@ class Validation:
 
 
 def open_worlds(
-    features_dir: Path, forecasts_dir: Path | None, config: AgentConfig
+    features_dir: Path,
+    forecasts_dir: Path | None,
+    config: AgentConfig,
+    like: tuple[ExecutionWorld, Validation] | None = None,
 ) -> tuple[ExecutionWorld, Validation]:
-    """The world to train in and the parents to validate on; raises InputError where a training day is not there."""
+    """The world to train in and the parents to validate on; raises InputError where a training day is not there.
+
+    Days of `like`, opened before with the same days and worlds, are shared and not read again.
+    """
     from training.execution.parents import sample_parents
 
     known = list_partitions(features_dir, "features.parquet")
@@ -186,6 +192,8 @@ def open_worlds(
         return ExecutionWorld(features_dir, forecasts_dir, partitions, execution, config.stack, variants, mark_after_s)
 
     judged = world(judging)
+    if like is not None:
+        judged.__dict__["days"] = like[1].world.days
     count = max(1, config.validation_parents // 2)
     buys = sample_parents(judged.days, execution, np.random.default_rng(VALIDATION_SEED), count)
     buys["side"] = 1
@@ -193,4 +201,7 @@ def open_worlds(
     sells["side"] = -1
     parents = np.concatenate([buys, sells])
     variants = [ExecutionConfig.from_dict({**config.execution, **item}) for item in config.variants]
-    return world(teaching, variants, config.mark_after_s), Validation(judged, tuple(judging), not share, parents)
+    taught = world(teaching, variants, config.mark_after_s)
+    if like is not None:
+        taught.__dict__["days"] = like[0].days
+    return taught, Validation(judged, tuple(judging), not share, parents)
