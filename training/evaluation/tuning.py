@@ -31,7 +31,7 @@ class TuningGrid:
     """What is tried. Decisions a slice that do not divide its length in nanoseconds are left out."""
 
     substeps: tuple[int, ...] = (1, 6, 15)
-    ahead: tuple[int, ...] = (0, 1, 4)
+    ahead: tuple[int, ...] = (0, 1, 4, 20)
     """Both as wide as what the quick agent may do: a baseline that is slower or shorter in the queue is no opponent."""
 
     thresholds: tuple[float, ...] = (0.05, 0.1, 0.2, 0.3, 0.4)
@@ -44,7 +44,7 @@ class TuningGrid:
         """A wide grid, for a long night."""
         return cls(
             substeps=(1, 3, 6, 15, 30),
-            ahead=(0, 1, 2, 4, 8),
+            ahead=(0, 1, 2, 4, 8, 20),
             thresholds=(0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5),
             offsets=(-2, -1, 0, 1, 2),  # farther away the day's drift decides, not the rule
             participation=(0.25, 0.5, 1.0, 1.5, 2.0, 4.0),
