@@ -10,6 +10,10 @@ if TYPE_CHECKING:
     from training.execution.config import ExecutionConfig
 
 
+PACE = ("ahead_slices", "decisions_per_slice")
+"""Settings that belong to a bundle's actions: how far ahead of the schedule it may be, and how often it decides."""
+
+
 class BundlePolicy(ModelPolicy):
     """A bundle's policy, with the history that it looks back on and the set of actions that it answers with."""
 
@@ -17,17 +21,13 @@ class BundlePolicy(ModelPolicy):
         """Run `bundle` under `name`."""
         super().__init__(name, bundle.decider())
         self.action_set = bundle.action_set
-        self.ahead_slices = bundle.metadata["execution"].get("ahead_slices")
+        made_for = bundle.metadata["execution"]
+        self.pace = {name: int(made_for[name]) for name in PACE if name in made_for}
 
 
 def settings_for(policy: Any, execution: "ExecutionConfig") -> "ExecutionConfig":
-    """`execution` with the policy's own set of actions and how far it may be ahead; parents and market stay the same.
+    """`execution` with the policy's own set of actions and its own pace; parents and market stay the same for all.
 
     What is no bundle's answers with discrete actions, or with messages, to which neither is anything.
     """
-    ahead = getattr(policy, "ahead_slices", None)
-    return replace(
-        execution,
-        actions=getattr(policy, "action_set", "discrete"),
-        ahead_slices=execution.ahead_slices if ahead is None else int(ahead),
-    )
+    return replace(execution, actions=getattr(policy, "action_set", "discrete"), **getattr(policy, "pace", {}))
