@@ -42,7 +42,7 @@ def run(data: Path | None = None) -> dict[str, Any]:
     messages over the median time of REPEATS runs, taken in turn; the compiled code is warm and the arrays of the market
     are made before the clock starts. `ratio to hftbacktest` is that package's time for the same events over ours
     (`peer_run`); without the package the row is left out and `notes` says so. `bytes per event` is what a day keeps
-    resident for each message, to a tenth of a byte: 32 of the message, and its share of the index of prices. Then come
+    resident for each message: 32 of the message, and its share of the index of prices. Then come
     the rows of `flows.bench.environments`: the environments on the synthetic day, and the reactive market. Raises
     InputError where `data` holds no such sample.
     """
@@ -66,7 +66,7 @@ def run(data: Path | None = None) -> dict[str, Any]:
             ratio = peer_run(events, day)
             rows.append(Row(f"ratio to {PEER}", ratio, "ratio", PEER_TARGET, ratio >= PEER_TARGET))
         size = day.bytes_per_event
-        rows.append(Row(f"bytes per event{name}", size, "bytes", BYTES_TARGET, round(size, 1) <= BYTES_TARGET))
+        rows.append(Row(f"bytes per event{name}", size, "bytes", BYTES_TARGET, size <= BYTES_TARGET))
         rows.append(Row(f"messages{name}", count, "messages"))
     rows += [*environment_rows(events), *reactive_rows()]
     return {**result(rows), "notes": notes}

@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterator
 
 import pytest
-from night import TINY, Night, Shell, free_port
+from night import TINY, Night, Shell, content, free_port
 
 
 @pytest.fixture(scope="session")
@@ -36,4 +36,4 @@ def tiny_night(shell: Shell, tmp_path_factory: pytest.TempPathFactory) -> Night:
     lake = tmp_path_factory.mktemp("night")
     done = shell.run(lake, *TINY, "--json")
     assert done.returncode == 0, done.stderr[-4000:]
-    return Night(lake, json.loads(done.stdout))
+    return Night(lake, json.loads(done.stdout), content(lake))

@@ -74,6 +74,7 @@ class Shell:
 class Night:
     lake: Path
     report: dict
+    published: dict[str, str]  # content as the night left it: other tests add to its lake
 
 
 def content(lake: Path) -> dict[str, str]:
