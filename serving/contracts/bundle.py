@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from feature_repo.errors import InputError
 from serving.contracts.actions import ACTION_SETS, CONTINUOUS_HIGH, CONTINUOUS_LOW, CONTINUOUS_NAMES
 from serving.contracts.observation import ACTION_NAMES, OBSERVATION_NAMES
+from serving.contracts.smoke import SECTION, record_smoke
 from serving.contracts.stacking import MAX_STACK, ObservationStack
 
 if TYPE_CHECKING:
@@ -76,6 +77,14 @@ class Bundle:
         """How many of a parent's last observations the policy sees, newest last; 1: the present alone."""
         return _stack(self.metadata)
 
+    @cached_property
+    def signal_window(self) -> int:
+        """Rows of features that the signal model looks back on; 0 without one, 1 where it takes any number."""
+        if self._signal is None:
+            return 0
+        rows = self._signal.get_inputs()[0].shape[1]
+        return rows if isinstance(rows, int) else 1
+
     def decide(self, observation: NDArray[np.float32], action_mask: NDArray[Any]) -> NDArray[Any]:
         """Greedy actions for `observation (N, stack x D) float32` and `action_mask (N, A)`, 1 where allowed.
 
@@ -83,9 +92,15 @@ class Bundle:
         BundleInputError on another shape, a value that is not finite, or a row without an allowed action, and
         BundleError if the policy answers with an action that its mask or its bounds forbid: refused, never repaired.
         """
+        return self.act(observation, action_mask)[0]
+
+    def act(
+        self, observation: NDArray[np.float32], action_mask: NDArray[Any]
+    ) -> tuple[NDArray[Any], NDArray[np.float32]]:
+        """Actions as `decide`, and what they were taken from: masked logits `(N, A)`, or raw parameters `(N, 4)`."""
         mask = self._check_inputs(observation, action_mask)
-        _, action = self._policy.run(None, {"observation": observation, "action_mask": mask})
-        return self._check_action(np.asarray(action), mask)
+        raw, action = self._policy.run(None, {"observation": observation, "action_mask": mask})
+        return self._check_action(np.asarray(action), mask), np.asarray(raw)
 
     def decider(self) -> "Decide":
         """`decide` from single observations `(N, D)` of the same N parents in lockstep: it keeps their history."""
@@ -155,7 +170,8 @@ class Bundle:
 def write_bundle(folder: Path, policy_onnx: bytes, signal_onnx: bytes | None, metadata: Mapping[str, Any]) -> Bundle:
     """Write a bundle into the new or empty `folder` and return it loaded, so that nothing unreadable is left behind.
 
-    `format_version`, `observation_names` and `action_names` are filled in here; equal arguments give equal bytes.
+    `format_version`, `observation_names`, `action_names` and the recorded `smoke` inputs and answers are filled in
+    here; equal arguments give equal bytes.
     Raises BundleError as `load_bundle` does, or where `folder` holds something already.
     """
     if folder.exists() and any(folder.iterdir()):
@@ -166,15 +182,17 @@ def write_bundle(folder: Path, policy_onnx: bytes, signal_onnx: bytes | None, me
         "observation_names": list(OBSERVATION_NAMES),
         "action_names": list(_action_names(metadata)),
     }
-    try:
-        text = json.dumps(whole, sort_keys=True, indent=1, allow_nan=False) + "\n"
-    except (TypeError, ValueError) as error:
-        raise BundleError(f"{folder / METADATA_FILE}: not plain JSON ({error})") from error
+    whole.pop(SECTION, None)
+    path = folder / METADATA_FILE
+    draft = Bundle(folder, _parse_metadata(path, _encode(path, whole).encode()), "", policy_onnx, signal_onnx)
+    _check_policy(draft)
+    _check_signal(draft)
+    text = _encode(path, {**whole, SECTION: record_smoke(draft)})
     folder.mkdir(parents=True, exist_ok=True)
     (folder / POLICY_FILE).write_bytes(policy_onnx)
     if signal_onnx is not None:
         (folder / SIGNAL_FILE).write_bytes(signal_onnx)
-    (folder / METADATA_FILE).write_text(text)
+    path.write_text(text)
     return load_bundle(folder)
 
 
@@ -240,6 +258,13 @@ def _hash(content: Mapping[str, bytes]) -> str:
             digest.update(len(part).to_bytes(8, "big"))
             digest.update(part)
     return digest.hexdigest()
+
+
+def _encode(path: Path, metadata: Mapping[str, Any]) -> str:
+    try:
+        return json.dumps(metadata, sort_keys=True, indent=1, allow_nan=False) + "\n"
+    except (TypeError, ValueError) as error:
+        raise BundleError(f"{path}: not plain JSON ({error})") from error
 
 
 def _parse_metadata(path: Path, raw: bytes) -> dict[str, Any]:
