@@ -6,6 +6,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from feature_repo.errors import InputError
+from serving.journal import canonical_json
+
+MODEL_NAME = "execution-policy"
+MOVES = ("promoted", "rolled_back")
+"""Actions of a registry's journal that make a champion."""
 
 
 @dataclass(frozen=True)
@@ -67,3 +72,9 @@ def _number(row: Mapping[str, Any], key: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise InputError(f"comparison of {row.get('a')!r} with {row.get('b')!r}: {key} is {value!r}, wanted a number")
     return float(value)
+
+
+def signed_part(record: Mapping[str, Any]) -> bytes:
+    """What the promoter signs of a record: the bundle's hash and what was decided about it, when."""
+    names = ("action", "version", "bundle_sha256", "reason", "evidence_sha256", "forced", "ts_ns")
+    return canonical_json({"model": MODEL_NAME, **{name: record[name] for name in names}})

@@ -22,13 +22,12 @@ from typing import TYPE_CHECKING, Any
 from feature_repo.errors import InputError
 from serving.contracts.bundle import Bundle, bundle_sha256, load_bundle
 from serving.journal import Journal, Record, canonical_json, sync_folder
-from serving.promotion import Decision, decide_promotion, live_stack
+from serving.promotion import MODEL_NAME, Decision, decide_promotion, live_stack, signed_part
 from serving.signing import SignatureError, Signer, Verifier, open_signer, open_verifier, public_key_path
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-MODEL_NAME = "execution-policy"
 CHAMPION, CHALLENGER = "champion", "challenger"
 _SHA_TAG = "bundle_sha256"
 
@@ -109,7 +108,8 @@ class Registry:
             if decision.moved:
                 self._move("promoted", version, f"{reason}: {decision.reason}", evidence, force)
             elif decision.changes:
-                self._append("kept", version, f"{reason}: {decision.reason}", evidence, force)
+                # signed too: what was judged and found sound may shadow the champion
+                self._append("kept", version, f"{reason}: {decision.reason}", evidence, force, self._signer)
             return decision
 
     def rollback(self, reason: str) -> int:
@@ -236,7 +236,7 @@ class Registry:
             "ts_ns": self._now_ns(),
         }
         if signer is not None:
-            fields["signature"] = signer.sign(_signed_part(fields))
+            fields["signature"] = signer.sign(signed_part(fields))
         self._journal.append(fields)
 
     def _apply_aliases(self) -> None:
@@ -256,7 +256,7 @@ class Registry:
 
     def _verify_move(self, record: Record) -> Path:
         what = f"{self._journal.path}:{record['sequence']}"
-        self._verifier.verify(_signed_part(record), str(record.get("signature", "")), what)
+        self._verifier.verify(signed_part(record), str(record.get("signature", "")), what)
         folder = self.root / "bundles" / record["bundle_sha256"]
         actual = bundle_sha256(folder)
         if actual != record["bundle_sha256"]:
@@ -363,9 +363,3 @@ class Registry:
         except MlflowException:
             client.create_registered_model(MODEL_NAME, description="Execution policies; aliases move by promotion only")
         return client
-
-
-def _signed_part(record: Mapping[str, Any]) -> bytes:
-    """What a promotion's signature covers: the bundle's hash and what was decided about it, when."""
-    names = ("action", "version", "bundle_sha256", "reason", "evidence_sha256", "forced", "ts_ns")
-    return canonical_json({"model": MODEL_NAME, **{name: record[name] for name in names}})

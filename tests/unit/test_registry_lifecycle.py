@@ -7,7 +7,8 @@ import pytest
 
 from feature_repo.errors import InputError
 from serving.contracts.bundle import load_bundle, write_bundle
-from serving.registry import CHALLENGER, CHAMPION, MODEL_NAME, Registry
+from serving.promotion import MODEL_NAME
+from serving.registry import CHALLENGER, CHAMPION, Registry
 from serving.signing import SignatureError
 from training.execution.static_rule import static_rule_onnx, write_bundle_zero
 
