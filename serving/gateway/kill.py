@@ -8,7 +8,6 @@ from typing import NamedTuple, cast
 from serving.gateway.control_events import APPROVERS
 from serving.gateway.engine import Gateway
 from serving.gateway.events import Enabled, Killed, LiquidationOrdered, Rearmed, Scope
-from serving.gateway.journal import JournalError
 from serving.gateway.limits import SCOPES
 from serving.gateway.live import SECOND_NS, Now
 from serving.gateway.people import PersonError, person
@@ -26,15 +25,32 @@ class KillAnswer(NamedTuple):
     message: str
 
 
+class Blocked(NamedTuple):
+    """What stands once a scope is blocked."""
+
+    persisted: bool
+    open_orders: int  # of the scope, whose cancels are not confirmed yet
+
+
 def kill(watch: Watch, scope: str, name: str, by: str, reason: str, now: Now) -> KillAnswer:
     """Stop a scope. Whoever asks may: no second person, and no name that must be known.
 
     Blocks in memory before anything else; what was decided and has not left stays. Raises ValueError where the scope is
     none; nothing else is ever refused.
     """
+    blocked = block(watch, scope, name, by, reason, now)
+    try:
+        flushed = watch.gateway.transport.barrier()
+    except Exception:
+        flushed = False
+    return answer(blocked, flushed)
+
+
+def block(watch: Watch, scope: str, name: str, by: str, reason: str, now: Now) -> Blocked:
+    """The part of a kill that waits for nobody: block, persist, cancel. Raises ValueError where the scope is none."""
     gateway = watch.gateway
     clock = gateway.read_clock(now)
-    _check_scope(scope, name)
+    check_scope(scope, name)
     event = Killed(utc_ns=clock.utc_ns, scope=cast(Scope, scope), name=name, by=by, reason=reason)
     persisted = False
     try:
@@ -43,19 +59,24 @@ def kill(watch: Watch, scope: str, name: str, by: str, reason: str, now: Now) ->
         watch.sweep(now)
         gateway.commit(now)
         persisted = True
-    except JournalError:
-        watch.sweep(now)  # broken by now: its cancels go out without the journal
-    try:
-        flushed = gateway.transport.barrier()
-    except Exception:
-        flushed = False
+    except Exception as error:
+        # whatever failed, nothing passes a broken gateway, and its cancels go out without the journal
+        gateway.broken = gateway.broken or f"a kill could not be recorded: {type(error).__name__}: {error}"
+        watch.sweep(now)
     waiting = sum(
         1
         for order in gateway.state.open_orders.values()
         if any((node.scope, node.name) == (scope, name) for node in order.nodes)
     )
-    message = "blocked" + ("" if persisted else ", not persisted") + ("" if flushed else ", not flushed")
-    return KillAnswer(persisted, flushed, waiting, message)
+    return Blocked(persisted, waiting)
+
+
+def answer(blocked: Blocked, flushed: bool) -> KillAnswer:
+    """What the caller of a kill hears."""
+    message = (
+        "blocked" + ("" if blocked.persisted else ", not persisted") + (", flushed" if flushed else ", not flushed")
+    )
+    return KillAnswer(blocked.persisted, flushed, blocked.open_orders, message)
 
 
 def order_liquidation(gateway: Gateway, scope: str, name: str, by: str, now: Now) -> bool:
@@ -64,7 +85,7 @@ def order_liquidation(gateway: Gateway, scope: str, name: str, by: str, now: Now
     Raises PersonError where the same person comes twice, ValueError where the scope is not killed, JournalError.
     """
     who, clock = person(by), gateway.read_clock(now)
-    _check_scope(scope, name)
+    check_scope(scope, name)
     if not gateway.state.node(scope, name).killed:
         raise ValueError(f"{scope} {name}".strip() + " is not killed: there is nothing to liquidate under")
     people = gateway.state.liquidations.get((scope, name), {})
@@ -90,7 +111,7 @@ def rearm(gateway: Gateway, scope: str, name: str, by: str, now: Now) -> None:
     was not reconciled since the kill; JournalError.
     """
     who, clock, state = person(by), gateway.read_clock(now), gateway.state
-    _check_scope(scope, name)
+    check_scope(scope, name)
     node = state.node(scope, name)
     if not node.killed:
         raise ValueError(f"{scope} {name}".strip() + " is not killed")
@@ -108,11 +129,12 @@ def enable(gateway: Gateway, scope: str, name: str, by: str, now: Now) -> None:
     Raises PersonError, ValueError where the scope is none, JournalError.
     """
     who, clock = person(by), gateway.read_clock(now)
-    _check_scope(scope, name)
+    check_scope(scope, name)
     gateway.record(Enabled(utc_ns=clock.utc_ns, scope=cast(Scope, scope), name=name, by=who))
     gateway.commit(now)
 
 
-def _check_scope(scope: str, name: str) -> None:
+def check_scope(scope: str, name: str) -> None:
+    """Raise ValueError where there can be no such scope."""
     if scope not in SCOPES or (scope == "all") != (name == ""):
         raise ValueError(f"scope {scope!r} {name!r} is none of {', '.join(SCOPES)} with its name")

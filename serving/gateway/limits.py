@@ -105,7 +105,7 @@ class Limits:
     @classmethod
     def load(cls, text: str) -> "Limits":
         """Read YAML. Raises LimitsError naming the entry that is unknown, repeated, missing or no integer."""
-        return cls.parse(_load_yaml(text))
+        return cls.parse(load_yaml(text))
 
     @classmethod
     def parse(cls, document: Any) -> "Limits":
@@ -268,11 +268,18 @@ def _entry(where: str, scope: str, entry: Any) -> tuple[dict[str, int], dict[str
     return numbers, {key: _names(f"{where}.{key}", entry[key]) for key in lists if key in entry}
 
 
-def _load_yaml(text: str) -> Any:
+def load_yaml(text: str) -> Any:
+    """The plain value of strict YAML: no key twice or other than text, no aliases. Raises LimitsError."""
     import yaml  # only where a file is read: the gateway's memory never needs it
 
     class Strict(yaml.SafeLoader):
-        """Refuses a key that stands twice, of which YAML would take the last."""
+        """Refuses a key that stands twice, of which YAML would take the last, and aliases, which can grow without end."""
+
+        def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+            if self.check_event(yaml.AliasEvent):  # type: ignore[no-untyped-call]
+                raise LimitsError("an alias (*name) stands in the document: write the value out")
+            node: yaml.Node | None = super().compose_node(parent, index)  # type: ignore[misc]
+            return node
 
     def mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Any, Any]:
         found: dict[Any, Any] = {}
@@ -288,5 +295,7 @@ def _load_yaml(text: str) -> Any:
     Strict.add_constructor("tag:yaml.org,2002:map", mapping)
     try:
         return yaml.load(text, Strict)
-    except yaml.YAMLError as error:
+    except LimitsError:
+        raise
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # a date or a number that is none, too deep
         raise LimitsError(f"not YAML: {error}") from error

@@ -54,6 +54,13 @@ class Watch:
                 market.lose()
                 market.status = "unknown"
 
+    def lose(self, venue: str, symbol: str, status: str | None = None) -> None:
+        """A symbol has no reference any more: a gap, or a side of its book is empty; `status` where it changes too."""
+        market = self.gateway.live.market(venue, symbol)
+        market.lose()
+        if status is not None:
+            self.status(venue, symbol, status)
+
     def clock_offset(self, offset_ns: int, now: Now) -> None:
         """Take a measurement of how far the clock is from UTC."""
         clock = self.gateway.live.clock

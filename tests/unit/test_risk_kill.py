@@ -31,7 +31,7 @@ def test_kill_stops_its_scope_and_cancels_what_is_open_there(scope, name):
     world = World()
     order_id = world.work(price=9_900)
     answer = stop(world, scope, name)
-    assert answer == (True, True, 1, "blocked")
+    assert answer == (True, True, 1, "blocked, flushed")
     denied = world.send()
     assert type(denied) is Denied and denied.control == "kill_switch"
     assert [message.order_id for message in world.venue.cancels()] == [order_id]
