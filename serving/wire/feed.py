@@ -96,9 +96,14 @@ class Beat(_Message, frozen=True, kw_only=True, gc=False, tag="beat"):
 
 
 class Until(_Message, frozen=True, kw_only=True, gc=False, tag="until"):
-    """All up to `ts_ns`, that moment included, has been sent; in lockstep the venue now waits for the watermark."""
+    """All up to `ts_ns`, that moment included, has been sent; in lockstep the venue now waits for the watermark.
+
+    `told` counts the reports about orders of each strategy so far: they go another way and may be slower than this
+    message, and who paces the venue waits until it has heard as many.
+    """
 
     ts_ns: int
+    told: dict[str, int] = {}
 
 
 class Ask(_Message, frozen=True, kw_only=True, gc=False, tag="ask"):
@@ -168,7 +173,11 @@ def _check(message: Down) -> None:
         _names(tuple(message.sequences))
         for last in message.sequences.values():
             _whole("sequence", last, 0, INT64_MAX)
-    elif not isinstance(message, Until):
+    elif isinstance(message, Until):
+        _names(tuple(message.told))
+        for number in message.told.values():
+            _whole("told", number, 0, INT64_MAX)
+    else:
         _names((message.symbol,))
         _whole("sequence", message.sequence, 0, INT64_MAX)
         if not isinstance(message, SymbolStatus):

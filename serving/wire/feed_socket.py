@@ -2,7 +2,7 @@
 
 import asyncio
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -74,9 +74,9 @@ class FeedServer:
         for subscriber in self._subscribers:
             subscriber.put(raw)
 
-    def until(self, ts_ns: int) -> None:
+    def until(self, ts_ns: int, told: Mapping[str, int] | None = None) -> None:
         """Tell everybody that all up to `ts_ns` has been sent; who asks for snapshots later hears it behind them."""
-        raw = self._until = self.publisher.until(ts_ns)
+        raw = self._until = self.publisher.until(ts_ns, told)
         for subscriber in self._subscribers:
             subscriber.put(raw)
 

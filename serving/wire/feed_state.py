@@ -116,9 +116,9 @@ class Publisher:
         """The heartbeat."""
         return encode(Beat(ts_ns=ts_ns, sequences={name: book.sequence for name, book in self.books.items()}))
 
-    def until(self, ts_ns: int) -> bytes:
-        """Everything up to `ts_ns` has been sent."""
-        return encode(Until(ts_ns=ts_ns))
+    def until(self, ts_ns: int, told: Mapping[str, int] | None = None) -> bytes:
+        """Everything up to `ts_ns` has been sent, and so many reports about orders of each strategy."""
+        return encode(Until(ts_ns=ts_ns, told=dict(told or {})))
 
 
 class Gap(msgspec.Struct, frozen=True):

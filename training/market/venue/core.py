@@ -123,6 +123,7 @@ class Venue:
         self.now_ns = min(world.opens_ns for world in worlds.values()) if start_ns is None else start_ns
         self.closes_ns = max(world.closes_ns for world in worlds.values())
         self.received: dict[str, int] = {}  # orders, replaces and cancels of each strategy so far
+        self.told: dict[str, int] = {}  # reports about orders of each strategy so far, answers to questions left out
         self.status: dict[str, str] = dict.fromkeys(worlds, "unknown")
         self._log = log
         self._orders: list[_Order] = []
@@ -135,13 +136,13 @@ class Venue:
         """Take any message of a client at the venue's present moment."""
         self.note(client, type(message).__name__, message._asdict())
         if isinstance(message, NewOrder):
-            self._count(message.strategy)
+            _count(self.received, message.strategy)
             self._submit(client, message)
         elif isinstance(message, ReplaceOrder):
-            self._count(message.strategy)
+            _count(self.received, message.strategy)
             self._replace(client, message)
         elif isinstance(message, CancelOrder):
-            self._count(message.strategy)
+            _count(self.received, message.strategy)
             self._cancel(client, message)
         elif isinstance(message, StatusOrder):
             self._answer_status(client, message)
@@ -246,6 +247,7 @@ class Venue:
         record = self._by_id.get((client, message.orig_cl_ord_id))
         if record is None:
             reason = f"order {message.orig_cl_ord_id} is unknown"
+            _count(self.told, message.strategy)
             self._out.append(
                 CancelReject(
                     client, message.cl_ord_id, message.orig_cl_ord_id, "NONE", "rejected", to, reason, self.now_ns
@@ -297,11 +299,13 @@ class Venue:
         self, record: _Order, what: str, ts_ns: int, *, own: str | None = None, orig: str | None = None,
         last: tuple[int, int] | None = None, maker: bool = False, text: str | None = None,
     ) -> None:  # fmt: skip
+        _count(self.told, record.order.strategy)
         self._out.append(
             Execution(record.client, what, record.state(own), self._exec_id(), ts_ns, orig, last, maker, text)
         )
 
     def _reject(self, record: _Order, message: ReplaceOrder | CancelOrder, to: str, reason: str, ts_ns: int) -> None:
+        _count(self.told, record.order.strategy)
         self._out.append(
             CancelReject(
                 record.client,
@@ -362,9 +366,10 @@ class Venue:
         self._executions += 1
         return f"X{self._executions}"
 
-    def _count(self, strategy: str) -> None:
-        if strategy:
-            self.received[strategy] = self.received.get(strategy, 0) + 1
+
+def _count(counts: dict[str, int], strategy: str) -> None:
+    if strategy:
+        counts[strategy] = counts.get(strategy, 0) + 1
 
 
 def _beyond(price_ticks: int | None, lots: int) -> str | None:
