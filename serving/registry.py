@@ -233,11 +233,16 @@ class Registry:
             "reason": reason,
             "evidence_sha256": self._store_evidence(evidence),
             "forced": force,
-            "ts_ns": self._now_ns(),
+            "ts_ns": self._later_ns(),
         }
         if signer is not None:
             fields["signature"] = signer.sign(signed_part(fields))
         self._journal.append(fields)
+
+    def _later_ns(self) -> int:
+        """Now, and after every record whatever the clock says: a signed record whose time goes back is refused."""
+        past = [record["ts_ns"] for record in self._journal.read().records if "ts_ns" in record]
+        return max(self._now_ns(), past[-1] + 1) if past else self._now_ns()
 
     def _apply_aliases(self) -> None:
         """Bring MLflow's champion alias to what the journal says; drop a challenger that became the champion."""
