@@ -273,7 +273,7 @@ def load_yaml(text: str) -> Any:
     import yaml  # only where a file is read: the gateway's memory never needs it
 
     class Strict(yaml.SafeLoader):
-        """Refuses a key that stands twice, of which YAML would take the last, and aliases, which can grow without end."""
+        """Refuses a key that stands twice, of which YAML takes the last, and aliases, which grow without end."""
 
         def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
             if self.check_event(yaml.AliasEvent):  # type: ignore[no-untyped-call]

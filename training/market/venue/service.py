@@ -16,7 +16,7 @@ from serving.wire.fix_application import GuardedApplication
 from serving.wire.fix_session import FixAcceptor
 from serving.wire.fix_settings import FixSettings
 from serving.wire.messages import Inbound
-from training.market.venue.core import Shown, Venue
+from training.market.venue.core import Execution, Shown, Venue
 from training.market.venue.days import Listing
 from training.market.venue.fix_edge import VenueFix
 from training.market.venue.received import ReceivedLog
@@ -46,12 +46,13 @@ class VenueService:
         self._log = ReceivedLog(folder / "received.jsonl")
         worlds = {symbol: listing.world for symbol, listing in listings.items()}
         self.venue = Venue(worlds, self._log, settings.start_ns(worlds))
+        self._drop = () if settings.drop_copy is None else (settings.drop_copy,)
         self._edge = VenueFix({symbol: item.scale for symbol, item in listings.items()}, self._came, self._failed)
         self._application = GuardedApplication(self._edge, tokens=settings.tokens)
         self._acceptor = FixAcceptor(
             self._application,
             FixSettings(
-                settings.comp_id, tuple(settings.peers), folder / "fix", settings.fix_port, settings.host,
+                settings.comp_id, (*settings.peers, *self._drop), folder / "fix", settings.fix_port, settings.host,
                 dictionary=settings.dictionary, log=folder / "fix_log" if settings.log_fix else None,
                 tls=settings.fix_tls(),
             ),
@@ -110,7 +111,7 @@ class VenueService:
         """A step, then wait until everybody who paces the venue is done with it and its orders have come."""
         venue, settings = self.venue, self.settings
         step_ns = int(settings.step_s * 1e9)
-        self.feed.until(venue.now_ns)
+        self.feed.until(venue.now_ns, venue.told)
         while True:
             sent = await self._watermark(venue.now_ns)
             deadline = time.monotonic() + settings.patience_s
@@ -126,7 +127,7 @@ class VenueService:
             if venue.now_ns >= venue.closes_ns:
                 break
             self._advance(min(venue.now_ns + step_ns, venue.closes_ns))
-            self.feed.until(venue.now_ns)
+            self.feed.until(venue.now_ns, venue.told)
         await self._linger()
 
     async def _watermark(self, ts_ns: int) -> dict[str, int]:
@@ -144,7 +145,7 @@ class VenueService:
 
     async def _linger(self) -> None:
         """The day is over: stay for questions, then end."""
-        self.feed.until(self.venue.now_ns)
+        self.feed.until(self.venue.now_ns, self.venue.told)
         await asyncio.sleep(self.settings.linger_s)
 
     async def _beat(self) -> None:
@@ -182,6 +183,9 @@ class VenueService:
         for output in outputs:
             if not isinstance(output, Shown):
                 self._acceptor.send(output.client, self._edge.encode(output))
+                if isinstance(output, Execution) and output.what == "trade":
+                    for copy in self._drop:
+                        self._acceptor.send(copy, self._edge.encode(output))
             elif isinstance(output.what, Row):
                 row = output.what
                 self.feed.send(output.symbol, publisher.row(output.symbol, row.ts_ns, row.bids, row.asks, row.trade))
@@ -191,6 +195,8 @@ class VenueService:
 
     def _came(self, client: str, raw: str, message: Inbound | None, problem: str, number: int) -> None:
         """In FIX's threads."""
+        if client in self._drop:
+            message, problem = None, f"{client} hears executions and sends nothing"
         self._inbox.append(_Came(client, raw, message, problem, number))
         if self._loop is not None:
             self._loop.call_soon_threadsafe(self._awake)

@@ -49,6 +49,9 @@ class VenueSettings(BaseSettings):
     feed_port: int = Field(9881, ge=1, le=65535, description="Port of the feed")
     comp_id: str = Field("VENUE", description="Own CompID")
     peers: list[str] = Field(["GATEWAY"], min_length=1, description="CompIDs that may log on")
+    drop_copy: str | None = Field(
+        None, description="CompID of a session that gets a copy of every execution of every peer, and sends nothing"
+    )
     tokens: dict[str, str] | None = Field(None, description="SHA-256 of each peer's token; none asked for where absent")
     dictionary: Path | None = Field(None, description="FIX44.xml, to validate with")
     log_fix: bool = Field(False, description="Keep every FIX message in the folder too")
@@ -69,6 +72,8 @@ class VenueSettings(BaseSettings):
             raise ValueError(
                 f"world {self.world} with data {self.data}: replay and depth need a folder, others have none"
             )
+        if self.drop_copy in (self.comp_id, *self.peers):
+            raise ValueError(f"drop_copy {self.drop_copy} is the CompID of a session that trades")
         if len(set(self.symbols)) != len(self.symbols):
             raise ValueError(f"symbols {', '.join(self.symbols)} repeat")
         return self
