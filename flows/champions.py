@@ -65,6 +65,7 @@ def decide(source: str, bundle: Path, evaluation_id: str, evaluation: dict[str, 
         evidence = {"evaluation": evaluation, "champion": "champion", "challenger": "agent"}
         decision = registry.promote(version, mark, evidence)
         taken = {"moved": decision.moved, "reason": decision.reason}
+    publish(source)
     standing = registry.champion()
     if standing is None:
         raise InputError(f"source {source}: no champion stands after the decision; run the evaluate stage first")
@@ -75,6 +76,19 @@ def decide(source: str, bundle: Path, evaluation_id: str, evaluation: dict[str, 
         "version": champion.version,
         "name": RULE_NAMES.get(champion.kind, champion.kind),
     }
+
+
+def publish(source: str) -> int:
+    """Put the source's signed registry where serving copies it from; returns how many files that wrote.
+
+    Does nothing without an MLflow server (`SHORTFALL_TRACKING_URI`): on one machine serving reads the registry itself.
+    """
+    uri = settings().tracking_uri
+    if uri is None or not uri.startswith(("http://", "https://")):
+        return 0
+    from serving import mirror
+
+    return mirror.publish(settings().registry / source, mirror.ArtifactProxy(uri, source))
 
 
 def _taken(registry: Registry, version: int, mark: str) -> dict[str, Any] | None:

@@ -177,9 +177,10 @@ def policy_promote(
     ] = False,
 ) -> None:
     """Make a version champion: refused unless its evidence is established, or --force."""
-    from flows.champions import open_registry
+    from flows.champions import open_registry, publish
 
     decision = open_registry(source).promote(version, reason, force=force)
+    publish(source)
     typer.echo(f"version {version} {'is champion now' if decision.moved else 'not promoted'}: {decision.reason}")
     if not decision.moved and decision.changes:
         raise typer.Exit(2)
@@ -190,9 +191,10 @@ def policy_rollback(
     reason: Annotated[str, typer.Option(help="Why, for the journal")], source: Source = "synthetic"
 ) -> None:
     """Return to the champion before the present one."""
-    from flows.champions import open_registry
+    from flows.champions import open_registry, publish
 
     version = open_registry(source).rollback(reason)
+    publish(source)
     typer.echo(f"version {version} is champion again: {reason}")
 
 

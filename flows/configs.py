@@ -25,7 +25,7 @@ def signal_config(params: TrainSignalParams) -> "SignalConfig":
 
     profile = load_profile(params.profile)
     base = SignalConfig.quick() if profile["extends"] == "quick" else SignalConfig.full()
-    chosen = replace(base, test_days=params.test_days, seed=params.seed, tracking_uri=settings().tracking_uri)
+    chosen = replace(base, test_days=params.test_days, seed=params.seed, tracking_uri=settings().tracking)
     return _with_overrides(chosen, "signal", params.profile, profile["signal"])
 
 
@@ -38,7 +38,7 @@ def agent_config(params: TrainAgentParams, partitions: list[Partition]) -> "Agen
     days = split_days(partitions, params.test_days).train_days
     base = AgentConfig.quick(days) if profile["extends"] == "quick" else AgentConfig.full(days)
     seeds = tuple(seed + params.seed for seed in base.seeds)
-    chosen = replace(base, seeds=seeds, tracking_uri=settings().tracking_uri)
+    chosen = replace(base, seeds=seeds, tracking_uri=settings().tracking)
     return _with_overrides(chosen, "agent", params.profile, profile["agent"])
 
 

@@ -28,6 +28,9 @@ class Settings(BaseSettings):
     signing_key: Path | None = Field(
         None, description="Private key that signs promotions; <lake>/registry/keys where absent"
     )
+    tracking_uri: str | None = Field(
+        None, description="MLflow server that runs and the signed registry are published to; a SQLite file where absent"
+    )
     redis: str | None = Field(
         None, description="Redis of the online store, host:port and Redis' options behind it; SQLite where absent"
     )
@@ -44,8 +47,10 @@ class Settings(BaseSettings):
         return self.lake.absolute() / "registry"
 
     @property
-    def tracking_uri(self) -> str:
-        """MLflow tracking database (SQLite; MLflow's file store is gone)."""
+    def tracking(self) -> str:
+        """Where trainings log: the MLflow server, or a database in the lake (SQLite; MLflow's file store is gone)."""
+        if self.tracking_uri is not None:
+            return self.tracking_uri
         self.registry.mkdir(parents=True, exist_ok=True)
         return f"sqlite:///{self.lake.absolute()}/registry/mlflow.db"
 
