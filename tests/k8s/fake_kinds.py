@@ -1,0 +1,106 @@
+"""The kinds that the fake API server serves, and the schemas that it holds what is written to."""
+
+import gzip
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+SCHEMAS = Path(__file__).resolve().parents[3] / "shared" / "schemas" / "kuberay"
+VERSION = "1.36"
+
+
+class Kind(NamedTuple):
+    """One kind of object: where it is served."""
+
+    group: str  # "" is the core group
+    version: str
+    plural: str
+    kind: str
+    namespaced: bool = True
+
+    @property
+    def api_version(self) -> str:
+        return f"{self.group}/{self.version}" if self.group else self.version
+
+
+KINDS = [
+    *(Kind("", "v1", plural, kind) for plural, kind in (
+        ("pods", "Pod"), ("services", "Service"), ("configmaps", "ConfigMap"), ("secrets", "Secret"),
+        ("persistentvolumeclaims", "PersistentVolumeClaim"), ("serviceaccounts", "ServiceAccount"), ("events", "Event"),
+    )),
+    Kind("", "v1", "nodes", "Node", False),
+    Kind("", "v1", "namespaces", "Namespace", False),
+    Kind("batch", "v1", "jobs", "Job"),
+    Kind("batch", "v1", "cronjobs", "CronJob"),
+    Kind("apps", "v1", "deployments", "Deployment"),
+    Kind("apps", "v1", "statefulsets", "StatefulSet"),
+    Kind("apps", "v1", "replicasets", "ReplicaSet"),
+    Kind("storage.k8s.io", "v1", "storageclasses", "StorageClass", False),
+    Kind("apiextensions.k8s.io", "v1", "customresourcedefinitions", "CustomResourceDefinition", False),
+    Kind("ray.io", "v1", "rayjobs", "RayJob"),
+    Kind("ray.io", "v1", "rayclusters", "RayCluster"),
+]  # fmt: skip
+_REVIEW = {"SelfSubjectAccessReview": "authorization.k8s.io/v1"}
+
+
+@cache
+def ray_schema(plural: str) -> dict[str, Any] | None:
+    """KubeRay's schema of a kind, unknown fields refused; None where the schemas are not there."""
+    path = SCHEMAS / f"ray.io_{plural}.yaml.gz"
+    if not path.is_file():
+        return None
+    definition = yaml.safe_load(gzip.decompress(path.read_bytes()))
+    for version in definition["spec"]["versions"]:
+        if version["name"] == "v1":
+            return _closed(version["schema"]["openAPIV3Schema"], top=True)
+    raise ValueError(f"{path}: no version v1")
+
+
+def problem_of(kind: Kind, item: dict[str, Any]) -> str | None:
+    """Why a strict API server refuses the object as it is written; None where it does not."""
+    if kind.group == "ray.io":
+        return _ray_problem(kind.plural, item)
+    import kubernetes_validate
+
+    try:
+        kubernetes_validate.validate(item, VERSION, strict=True)
+    except kubernetes_validate.ValidationError as error:
+        return f"{'.'.join(str(part) for part in error.path)}: {error.message}"
+    return None
+
+
+def _ray_problem(plural: str, item: dict[str, Any]) -> str | None:
+    import jsonschema
+
+    schema = ray_schema(plural)
+    if schema is None:
+        return None
+    for error in jsonschema.Draft202012Validator(schema).iter_errors(item):
+        return f"{'.'.join(str(part) for part in error.absolute_path)}: {error.message}"
+    return None
+
+
+def _closed(schema: Any, top: bool = False) -> Any:
+    """A structural schema that refuses what it does not name, as a strict API server does."""
+    if isinstance(schema, list):
+        return [_closed(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    closed = {
+        name: {key: _closed(item) for key, item in value.items()} if name == "properties" else _closed(value)
+        for name, value in schema.items()
+    }
+    if closed.pop("x-kubernetes-int-or-string", False):
+        closed.pop("anyOf", None)
+        closed["type"] = ["integer", "string"]
+    if closed.pop("nullable", False) and isinstance(closed.get("type"), str):
+        closed["type"] = [closed["type"], "null"]
+    closed.pop("format", None)
+    if top:
+        closed["properties"]["metadata"] = {"type": "object"}
+    free = schema.get("x-kubernetes-preserve-unknown-fields", False)
+    if "properties" in closed and "additionalProperties" not in closed and not free:
+        closed["additionalProperties"] = False
+    return closed
