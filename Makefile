@@ -31,7 +31,7 @@ $(READY): pyproject.toml constraints.txt constraints-hashed.txt
 	@echo "installing the pinned packages into .venv (a few minutes)"
 	$(BIN)/pip install --quiet --disable-pip-version-check torch==2.13.0
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r constraints-hashed.txt
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[data,train,serve,dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[data,train,serve,k8s,dev]'
 	@touch $(READY)
 
 nightly: $(READY) ## The nightly flow: SOURCE=synthetic|lean|shfe DATA= SYMBOLS=A,B FROM= TO= PROFILE=quick|full ARGS=
