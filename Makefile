@@ -17,6 +17,7 @@ ARGS ?=
 SHORTFALL_TIMEZONE ?= UTC
 export SHORTFALL_TIMEZONE
 
+.PHONY: images push pin-digests sbom image-locks
 .PHONY: help setup nightly up backfill bench data-tables test test-slow test-servers test-gpu test-cluster ui-test lint format constraints clean
 
 help: ## List every target
@@ -86,6 +87,22 @@ format: $(READY) ## Format the code
 constraints: $(READY) ## Regenerate constraints.txt from pyproject.toml with the newest versions that fit
 	$(BIN)/pip install --quiet uv
 	$(BIN)/uv pip compile pyproject.toml --all-extras --python-version 3.11 --upgrade --prerelease=if-necessary-or-explicit --no-header --annotation-style line -o constraints.txt
+
+image-locks: ## Regenerate the hash-locked requirements of the images from pyproject.toml, within constraints.txt
+	@command -v uv >/dev/null || "$(PYTHON)" -m pip install --quiet --disable-pip-version-check uv
+	"$(PYTHON)" k8s/images/lock.py
+
+images: ## Build the images with docker, podman or buildah: IMAGES="serve gateway" TAG= REGISTRY= TORCH=cpu|cuda TORCH_INDEX= BASE= PIP_CONF=
+	@REGISTRY="$(REGISTRY)" TAG="$(TAG)" TORCH="$(TORCH)" TORCH_INDEX="$(TORCH_INDEX)" BASE="$(BASE)" PIP_CONF="$(PIP_CONF)" k8s/images/build build $(IMAGES)
+
+push: ## Push the images that were built: REGISTRY=registry.example.com/team TAG=
+	@REGISTRY="$(REGISTRY)" TAG="$(TAG)" k8s/images/build push $(IMAGES)
+
+pin-digests: $(READY) ## Write the digests of the pushed images into an overlay: REGISTRY= OVERLAY=production TAG=
+	@REGISTRY="$(REGISTRY)" TAG="$(TAG)" $(BIN)/python k8s/images/pin.py $(OVERLAY)
+
+sbom: ## Bills of material (CycloneDX JSON) of the images' Python packages, into build/sbom
+	@k8s/images/sbom
 
 clean: ## Remove .venv and caches; the lake stays
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .import_linter_cache *.egg-info
