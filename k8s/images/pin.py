@@ -1,7 +1,7 @@
 """Write the digests of pushed images into an overlay: `REGISTRY=... TAG=... python k8s/images/pin.py OVERLAY`.
 
-A tag can be moved, a digest cannot: what was tried is what runs. The block `images:` of the overlay's kustomization.yaml
-is replaced, everything else stays as it is.
+A tag can be moved, a digest cannot: what was tried is what runs. The block `images:` of the overlay's
+kustomization.yaml is replaced, everything else stays as it is.
 """
 
 import os

@@ -186,18 +186,15 @@ def test_entrypoint_when_given_a_command_then_becomes_it_and_else_starts_an_exec
 
 
 def test_digests_when_pinned_then_replace_the_images_block_alone():
-    sys_path = str(IMAGES)
-    spec = importlib.util.spec_from_file_location("pin", f"{sys_path}/pin.py")
+    spec = importlib.util.spec_from_file_location("pin", IMAGES / "pin.py")
     pin = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(pin)
-    before = "resources:\n  - ../../base\nimages:\n  - name: shortfall/serve\n    newTag: 0.1.0\npatches:\n  - path: a.yaml\n"
-    digest = f"sha256:{'a' * 64}"
-    after = pin.pinned(before, {"serve": f"registry.example.com/shortfall/serve@{digest}"})
-    assert after == (
-        "resources:\n  - ../../base\nimages:\n  - name: shortfall/serve\n    newName: registry.example.com/shortfall/serve\n"
-        f"    digest: {digest}\npatches:\n  - path: a.yaml\n"
-    )
-    assert pin.pinned(after, {"serve": f"registry.example.com/shortfall/serve@{digest}"}) == after
+    top, bottom = "resources:\n  - ../../base\n", "patches:\n  - path: a.yaml\n"
+    before = f"{top}images:\n  - name: shortfall/serve\n    newTag: 0.1.0\n{bottom}"
+    name, digest = "registry.example.com/shortfall/serve", f"sha256:{'a' * 64}"
+    after = pin.pinned(before, {"serve": f"{name}@{digest}"})
+    assert after == (f"{top}images:\n  - name: shortfall/serve\n    newName: {name}\n    digest: {digest}\n{bottom}")
+    assert pin.pinned(after, {"serve": f"{name}@{digest}"}) == after
     with pytest.raises(ValueError, match="no image with a digest"):
         pin.pinned(before, {"serve": "shortfall/serve:latest"})
     with pytest.raises(ValueError, match="0 blocks"):
