@@ -66,6 +66,8 @@ def decide(source: str, bundle: Path, evaluation_id: str, evaluation: dict[str, 
         decision = registry.promote(version, mark, evidence)
         taken = {"moved": decision.moved, "reason": decision.reason}
     publish(source)
+    if taken["moved"]:
+        taken = settle(source, version, taken["reason"])
     standing = registry.champion()
     if standing is None:
         raise InputError(f"source {source}: no champion stands after the decision; run the evaluate stage first")
@@ -76,6 +78,26 @@ def decide(source: str, bundle: Path, evaluation_id: str, evaluation: dict[str, 
         "version": champion.version,
         "name": RULE_NAMES.get(champion.kind, champion.kind),
     }
+
+
+def settle(source: str, version: int, reason: str) -> dict[str, Any]:
+    """Watch serving take up a promoted version, and roll back where it does not; `moved` and `reason` after that.
+
+    Does nothing to a version that is champion no longer, or without a decide service (`SHORTFALL_DECIDE_URL`).
+    """
+    from flows.smoke import SmokeError, watch_champion
+
+    registry = open_registry(source)
+    standing = registry.champion()
+    if standing is None or standing[0] != version:
+        return {"moved": False, "reason": f"{reason}; rolled back since"}
+    try:
+        seen = watch_champion(settings(), standing[1])
+    except SmokeError as error:
+        back = registry.rollback(f"smoke decision of version {version}: {error}")
+        publish(source)
+        return {"moved": False, "reason": f"{reason}; rolled back to version {back}: {error}"}
+    return {"moved": True, "reason": f"{reason}; {seen}" if seen else reason}
 
 
 def publish(source: str) -> int:

@@ -177,12 +177,15 @@ def policy_promote(
     ] = False,
 ) -> None:
     """Make a version champion: refused unless its evidence is established, or --force."""
-    from flows.champions import open_registry, publish
+    from flows.champions import open_registry, publish, settle
 
     decision = open_registry(source).promote(version, reason, force=force)
     publish(source)
-    typer.echo(f"version {version} {'is champion now' if decision.moved else 'not promoted'}: {decision.reason}")
-    if not decision.moved and decision.changes:
+    after = {"moved": decision.moved, "reason": decision.reason}
+    if decision.moved:
+        after = settle(source, version, decision.reason)
+    typer.echo(f"version {version} {'is champion now' if after['moved'] else 'not promoted'}: {after['reason']}")
+    if not after["moved"] and decision.changes:
         raise typer.Exit(2)
 
 
@@ -190,11 +193,19 @@ def policy_promote(
 def policy_rollback(
     reason: Annotated[str, typer.Option(help="Why, for the journal")], source: Source = "synthetic"
 ) -> None:
-    """Return to the champion before the present one."""
+    """Return to the champion before the present one; on a cluster by the deployment that holds the promoter's key."""
     from flows.champions import open_registry, publish
+    from flows.settings import settings
 
-    version = open_registry(source).rollback(reason)
-    publish(source)
+    if settings().execution == "deployments":
+        from flows.infra import run_flow
+        from flows.params import RollbackParams
+        from flows.rollback import rollback_flow
+
+        version = run_flow(rollback_flow, RollbackParams(source=source, reason=reason)).summary["version"]
+    else:
+        version = open_registry(source).rollback(reason)
+        publish(source)
     typer.echo(f"version {version} is champion again: {reason}")
 
 

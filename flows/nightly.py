@@ -7,7 +7,6 @@ from pydantic import BaseModel
 
 from feature_repo.errors import InputError
 from flows import artifacts
-from flows.champions import pinned_champion
 from flows.clean import clean_flow
 from flows.closing import closing_report, closing_rows
 from flows.evaluate import evaluate_flow
@@ -15,6 +14,7 @@ from flows.features import features_flow
 from flows.infra import run_flow, stop_spark
 from flows.ingest import ingest_flow, planned_dates
 from flows.materialize import materialize_flow
+from flows.opponent import opponent_flow
 from flows.params import (
     CleanParams,
     EvaluateParams,
@@ -22,6 +22,7 @@ from flows.params import (
     IngestParams,
     MaterializeParams,
     NightlyParams,
+    OpponentParams,
     PromoteParams,
     TrainAgentParams,
     TrainSignalParams,
@@ -57,7 +58,7 @@ def nightly_flow(params: NightlyParams = NightlyParams()) -> dict[str, Any]:  # 
         forecast_store = run_flow(materialize_flow, MaterializeParams(force="materialize" in forced, **known))
         agent = run_flow(train_agent_flow, TrainAgentParams(force="train_agent" in forced, **known, **training))
 
-        opponent = pinned_champion(params.source, agent.id)
+        opponent = run_flow(opponent_flow, OpponentParams(agent=agent.id, source=params.source)).summary["version"]
         judged = EvaluateParams(
             agent=agent.id, champion=opponent, source=params.source, force="evaluate" in forced, **known, **training
         )

@@ -169,6 +169,20 @@ class EvaluateParams(TrainAgentParams):
     )
 
 
+class OpponentParams(BaseModel):
+    """Which agent will be judged, and among the champions of which source."""
+
+    agent: str = Field(LATEST, description="Id of the trained agent (a train_agent output), or 'latest'")
+    source: str = Field("synthetic", description="Reader that the data came from; each source has its own champion")
+
+
+class RollbackParams(BaseModel):
+    """Return to the champion before the present one."""
+
+    source: str = Field("synthetic", description="Reader that the data came from; each source has its own champion")
+    reason: str = Field(min_length=1, description="Why, for the journal")
+
+
 class PromoteParams(BaseModel):
     """Register the agent and decide whether it replaces the champion."""
 

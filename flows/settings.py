@@ -4,7 +4,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from feature_repo.errors import InputError
@@ -34,12 +34,21 @@ class Settings(BaseSettings):
     redis: str | None = Field(
         None, description="Redis of the online store, host:port and Redis' options behind it; SQLite where absent"
     )
+    redis_password: SecretStr | None = Field(None, description="Password of that Redis, kept out of its address")
     timezone: str = Field("UTC", description="IANA zone of the nightly schedule")
+    decide_url: str | None = Field(None, description="Decide service that promotions are watched at; none where absent")
+    decide_tls: Path | None = Field(None, description="Folder with tls.crt, tls.key and ca.crt of a client of decide")
+    decide_token: SecretStr | None = Field(None, description="Bearer token of a client of decide")
+    decide_wait_s: float = Field(300.0, gt=0, description="How long decide may take to announce a new champion")
+    decide_answers: int = Field(5, ge=1, description="Smoke decisions in a row that must be right")
 
     @property
     def online_store(self) -> dict[str, str]:
         """Feast's online store: Redis where one is named, else a SQLite file in the stage's folder."""
-        return {"type": "redis", "connection_string": self.redis} if self.redis else {"type": "sqlite"}
+        if not self.redis:
+            return {"type": "sqlite"}
+        secret = f",password={self.redis_password.get_secret_value()}" if self.redis_password else ""
+        return {"type": "redis", "connection_string": f"{self.redis}{secret}"}
 
     @property
     def registry(self) -> Path:

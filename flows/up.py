@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from feature_repo.errors import InputError, ShortfallError
+from flows.deployments import LAPTOP_POOL, for_laptop, read_deployments, write_file
 from flows.embedded import PREFECT_DEFAULTS, prefect_home
 from flows.settings import settings
 
-POOL = "shortfall"
+POOL = LAPTOP_POOL
 REPO = Path(__file__).resolve().parent.parent
 
 
@@ -45,7 +46,8 @@ def platform(port: int, *, schedule: bool = True, start_timeout_s: float = 180.0
     try:
         _wait_healthy(f"http://127.0.0.1:{port}/api/health", server, start_timeout_s, logs / "server.log")
         _prefect(["work-pool", "create", POOL, "--type", "process", "--overwrite"], environment)
-        _prefect(["--no-prompt", "deploy", "--all"], environment)
+        path = write_file(for_laptop(read_deployments()), prefect_home() / "deployments.yaml")
+        _prefect(["--no-prompt", "deploy", "--all", "--prefect-file", str(path)], environment)
         if not schedule:
             _prefect(["deployment", "schedule", "pause", "--all"], environment)
         worker = _start(["worker", "start", "--pool", POOL, "--type", "process"], environment, logs / "worker.log")

@@ -11,9 +11,12 @@ from flows.params import STAGES
 pytestmark = [pytest.mark.e2e, pytest.mark.spark, pytest.mark.ray]
 
 
-def test_deployments_when_applied_then_one_for_the_night_and_one_for_each_stage(running):
+def test_deployments_when_applied_then_one_for_the_night_one_for_each_stage_and_all_in_one_pool(running):
     found = {item["name"]: item for item in call(running, "/deployments/filter", {})}
-    assert set(found) == {"nightly", "backfill", "simulate"} | {stage.replace("_", "-") for stage in STAGES}
+    assert set(found) == {"nightly", "backfill", "simulate", "opponent", "rollback"} | {
+        stage.replace("_", "-") for stage in STAGES
+    }
+    assert {item["work_pool_name"] for item in found.values()} == {"shortfall"}
     schedule = found["nightly"]["schedules"][0]
     assert schedule["active"] and schedule["schedule"]["cron"] == "0 2 * * 2-6"
     assert schedule["schedule"]["timezone"] == "America/New_York"
