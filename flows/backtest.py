@@ -13,6 +13,7 @@ from feature_repo.progress import Progress
 from flows import artifacts
 from flows.configs import evaluation_config
 from flows.data import run_data_stages
+from flows.evaluate import planted_options
 from flows.ids import lake, resolve, stage_id
 from flows.infra import run_flow, stop_spark
 from flows.ingest import planned_dates
@@ -75,7 +76,8 @@ def backtest_flow(params: BacktestParams) -> dict[str, Any]:
         stop_spark()
     if bundle.signal_onnx is not None:
         stages.append(apply_bundle_signal(params.bundle, stages[-1].id))
-    judged = judge_bundle(params, stages[-1].id if bundle.signal_onnx is not None else None, stages[3].id)
+    forecasts = stages[-1].id if bundle.signal_onnx is not None else None
+    judged = judge_bundle(params, forecasts, stages[3].id, stages[0].id)
     folder = lake().folder("backtest", judged.id)
     artifacts.link("backtest-report", folder / "report.html", "Backtest report")
     keys = ("mean_is_bps", "ci_low", "ci_high", "n", "established")
@@ -85,6 +87,7 @@ def backtest_flow(params: BacktestParams) -> dict[str, Any]:
         "test_days": judged.summary["test_days"],
         "evaluation": {name: {key: row.get(key) for key in keys} for name, row in judged.summary["policies"].items()},
         "opponents": judged.summary["opponents"],
+        "distance_closed": judged.summary["distance_closed"],
         "findings": judged.summary["verdicts"],
         "report": str(folder / "report.html"),
     }
@@ -109,7 +112,7 @@ def apply_bundle_signal(bundle: str, features: str) -> StageResult:
 
 
 @stage_task(name="judge a bundle")
-def judge_bundle(params: BacktestParams, forecasts: str | None, features: str) -> StageResult:
+def judge_bundle(params: BacktestParams, forecasts: str | None, features: str, bronze: str) -> StageResult:
     """Run the bundle and every baseline on the days that it never saw."""
     from serving.contracts.bundle import load_bundle
 
@@ -118,8 +121,9 @@ def judge_bundle(params: BacktestParams, forecasts: str | None, features: str) -
     forecasts_folder = resolve("apply_signal", forecasts)[1] if forecasts else None
     tested = unseen_days(bundle.metadata, [item.date for item in list_partitions(folder, "features.parquet")], params)
     settings = EvaluateParams(
-        features=known, forecasts=forecasts or "", profile=params.profile, test_days=len(tested), seed=params.seed
-    )
+        features=known, forecasts=forecasts or "", profile=params.profile, test_days=len(tested), seed=params.seed,
+        bronze=bronze,
+    )  # fmt: skip
     id_ = stage_id("backtest", settings, bundle_sha256=bundle.sha256)
 
     def work(out: Path, progress: Progress) -> dict[str, Any]:
@@ -133,7 +137,7 @@ def judge_bundle(params: BacktestParams, forecasts: str | None, features: str) -
         found = evaluate(
             folder, forecasts_folder, {"agent": bundle.folder}, out,
             replace(evaluation_config(settings), untuned=alone), progress,
-            curves=curves if curves.is_file() else None, opened_before=opened,
+            curves=curves if curves.is_file() else None, opened_before=opened, planted=planted_options(bronze),
         )  # fmt: skip
         return {**found, "test_days": tested}
 

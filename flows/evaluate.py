@@ -1,5 +1,6 @@
 """The evaluate stage: the agent against the champion and every baseline on the held-out days."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -44,10 +45,19 @@ def evaluate_policies(params: EvaluateParams) -> StageResult:
         found = (path.parent for path in agent_folder.glob("seeds/*/metadata.json"))
         seeds = sorted(found, key=lambda folder: (len(folder.name), folder.name))  # 7 before 11
         return evaluate(
-            folder, forecasts_folder, policies, out, config, progress, seed_bundles=seeds, opened_before=opened
-        )
+            folder, forecasts_folder, policies, out, config, progress,
+            seed_bundles=seeds, opened_before=opened, planted=planted_options(params.bronze),
+        )  # fmt: skip
 
     return run_stage("evaluate", id_, work, force=params.force)
+
+
+def planted_options(bronze: str | None) -> dict[str, Any] | None:
+    """Options of the synthetic market that this bronze dataset holds; None for a vendor's data."""
+    if bronze is None:
+        return None
+    manifest = json.loads((resolve("ingest", bronze)[1] / "manifest.json").read_text())
+    return manifest["options"] if manifest["source"] == "synthetic" else None
 
 
 @flow(name="evaluate")

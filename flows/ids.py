@@ -12,6 +12,8 @@ from flows.params import LATEST
 from flows.settings import load_profile, settings
 
 _JUDGING = (
+    "feature_repo/ticks/synthetic.py",
+    "feature_repo/ticks/queue_reactive.py",
     "feature_repo/pipeline",
     "training/market",
     "training/execution",

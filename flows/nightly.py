@@ -60,7 +60,13 @@ def nightly_flow(params: NightlyParams = NightlyParams()) -> dict[str, Any]:  # 
 
         opponent = run_flow(opponent_flow, OpponentParams(agent=agent.id, source=params.source)).summary["version"]
         judged = EvaluateParams(
-            agent=agent.id, champion=opponent, source=params.source, force="evaluate" in forced, **known, **training
+            agent=agent.id,
+            champion=opponent,
+            source=params.source,
+            bronze=bronze.id,
+            force="evaluate" in forced,
+            **known,
+            **training,
         )
         evaluation = run_flow(evaluate_flow, judged)
         decision = run_flow(

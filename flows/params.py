@@ -164,6 +164,10 @@ class EvaluateParams(TrainAgentParams):
 
     agent: str = Field(LATEST, description="Id of the trained agent (a train_agent output), or 'latest'")
     source: str = Field("synthetic", description="Reader that the data came from; each source has its own champion")
+    bronze: str | None = Field(
+        None,
+        description="Id of the bronze dataset that the features came from: it says what a synthetic market planted",
+    )
     champion: int | None = Field(
         None, ge=1, description="Version to beat; empty: the one that stood when the agent was first judged"
     )

@@ -356,3 +356,39 @@ def test_evaluate_when_a_test_day_was_opened_before_then_the_report_says_how_oft
     summary = evaluate(features, None, bundles, tmp_path, CONFIG, opened_before={DAYS[-1]: 2})
     assert f"{DAYS[-1]} was opened before, by 2 evaluations: no fresh test." in summary["verdicts"]
     assert json.loads((tmp_path / "evaluation.json").read_text())["opened_before"] == {DAYS[-1]: 2}
+
+
+def test_evaluate_when_the_planted_signal_is_known_then_the_share_of_its_worth_is_reported_and_nobody_competes_with_it(
+    tmp_path: Path,
+) -> None:
+    from market_folders import synthetic_folders
+
+    _, features = synthetic_folders(tmp_path, days=3, hours=1.5)
+    agent = crossing_bundle(tmp_path / "agent", ["2025-01-06"])
+    planted = {"days": 3, "hours": 1.5, "dirt": 0.0}
+    out = tmp_path / "out"
+    out.mkdir()
+    summary = evaluate(features, None, {"agent": agent}, out, CONFIG, planted=planted)
+    result = json.loads((out / "evaluation.json").read_text())
+    row = result["distance_closed"]["SYN:SYN1"]
+    means = {name: figures["mean_is_bps"] for name, figures in result["policies"].items()}
+    assert row["opponent"] == result["opponents"]["SYN:SYN1"] != "planted_signal"
+    for name, key in (("agent", "agent_bps"), (row["opponent"], "opponent_bps"), ("planted_signal", "rule_bps")):
+        assert row[key] == pytest.approx(means[name])
+    assert row["share"] == pytest.approx((row["opponent_bps"] - row["agent_bps"]) / row["distance_bps"])
+    assert not row["half"] and "planted signal" in summary["verdicts"][-1]
+    assert "planted_signal" not in {item[side] for item in result["comparisons"] for side in ("a", "b")}
+    trials = result["tuning"]["by_instrument"]["SYN:SYN1"]["trials"]
+    assert "planted_signal" not in {trial["policy"] for trial in trials}
+
+
+def test_evaluate_when_no_planted_signal_is_known_then_no_policy_sees_one(evaluated: dict[str, Any]) -> None:
+    assert evaluated["result"]["distance_closed"] == {}
+    assert "planted_signal" not in evaluated["result"]["policies"]
+
+
+def test_evaluate_when_the_market_is_no_synthetic_one_then_its_options_are_refused(
+    features: Path, bundles: dict[str, Path], tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match="nothing was planted there"):
+        evaluate(features, None, bundles, tmp_path, CONFIG, planted={})

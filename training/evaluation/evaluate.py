@@ -14,6 +14,7 @@ from training.evaluation.calibration import calibrate
 from training.evaluation.config import EvaluationConfig
 from training.evaluation.examples import example_indices, examples_of
 from training.evaluation.limits import limits
+from training.evaluation.oracle import distance_closed
 from training.evaluation.report import Extras, render, tca_markdown, title_of, verdicts
 from training.evaluation.runs import Cast, Orders, cast, run_all, run_frontier, run_sensitivities, run_strata
 from training.evaluation.scene import Scene, data_hashes, liquidity, local_minutes, open_scene, participations
@@ -40,15 +41,18 @@ def evaluate(
     curves: Path | None = None,
     signal_metrics: Path | None = None,
     opened_before: Mapping[str, int] | None = None,
+    planted: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Run the bundles of `policies` and every baseline on the test days and write what was found into `out_dir`.
 
     The baselines are tuned, and each instrument's opponent is declared, on the validation days before a test order is
     played. `seed_bundles` are the agents of all training seeds, the chosen one included. `opened_before` says how many
-    earlier evaluations opened each test day. Writes `orders.parquet`, `evaluation.json`, `report.html`, `tca_table.md`
-    and `tca.svg`. `curves` and `signal_metrics` default to `curves.json` beside the agent's bundle and `metrics.json`
-    of the forecasts, where there are such files. Equal inputs and configuration give equal bytes. Returns `policies`,
-    `comparisons`, `established` (sentences), `verdicts` (all sentences), `opponents` and `report`.
+    earlier evaluations opened each test day. `planted` are the options of a synthetic market, as its bronze manifest
+    has them: a rule that sees the signal plays too, and `distance_closed` says how near the agent comes. Writes
+    `orders.parquet`, `evaluation.json`, `report.html`, `tca_table.md` and `tca.svg`. `curves` and `signal_metrics`
+    default to `curves.json` beside the agent's bundle and `metrics.json` of the forecasts, where there are such files.
+    Equal inputs and configuration give equal bytes. Returns `policies`, `comparisons`, `distance_closed`, `established`
+    (sentences), `verdicts` (all sentences), `opponents` and `report`.
     Raises InputError where a bundle, a day or a parent cannot be used, and what `training.evaluation.tca` raises.
     """
     from serving.contracts.bundle import load_bundle
@@ -57,7 +61,7 @@ def evaluate(
     seeds = [load_bundle(folder) for folder in seed_bundles]
     scene = open_scene(features_dir, forecasts_dir, {**bundles, **_named(seeds)}, config)
     calibration = {key: calibrate(days, scene.execution) for key, days in scene.calibration.items()}
-    players = cast(scene, bundles, seeds, calibration, config, progress)
+    players = cast(scene, bundles, seeds, calibration, config, progress, planted)
     shown = example_indices(scene)
     record = {name: shown for name in (config.agent, config.reference) if name in players.names()}
     orders, fills, seed_costs = run_all(scene, players, record, progress)
@@ -70,6 +74,13 @@ def evaluate(
         row["comparisons"] = [found["others"][index] for index in row["comparisons"]]
     result["strata"] = strata
     result["sensitivities"] = run_sensitivities(scene, players, config, progress) if config.sensitivities else []
+    result["distance_closed"] = (
+        distance_closed(
+            orders, config.agent, players.tuned.opponents, players.oracle, rng, config.draws, config.alpha, seed_costs
+        )
+        if players.oracle
+        else {}
+    )
     result["survival"] = _survival(result, config.sensitivities)
     result["frontier"] = run_frontier(scene, players, config)
     result["data"] = data_hashes(features_dir, forecasts_dir, scene.days)
@@ -92,6 +103,7 @@ def evaluate(
         "policies": result["policies"],
         "comparisons": result["comparisons"],
         "opponents": dict(players.tuned.opponents),
+        "distance_closed": result["distance_closed"],
         "established": [line for line in said if line.startswith("Established")],
         "verdicts": said,
         "report": "report.html",

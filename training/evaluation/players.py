@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     from training.execution.config import ExecutionConfig
 
 
-PACE = ("ahead_slices", "decisions_per_slice")
-"""Settings that belong to a bundle's actions: how far ahead of the schedule it may be, and how often it decides."""
+PACE = ("ahead_slices", "decisions_per_slice", "wait_keeps")
+"""Settings that belong to a bundle's actions: how far ahead it may be, how often it decides, what waiting means."""
 
 
 class BundlePolicy(ModelPolicy):
@@ -22,7 +22,7 @@ class BundlePolicy(ModelPolicy):
         super().__init__(name, bundle.decider())
         self.action_set = bundle.action_set
         made_for = bundle.metadata["execution"]
-        self.pace = {name: int(made_for[name]) for name in PACE if name in made_for}
+        self.pace = {name: made_for[name] for name in PACE if name in made_for}
 
 
 def settings_for(policy: Any, execution: "ExecutionConfig") -> "ExecutionConfig":

@@ -24,6 +24,7 @@ LABELS = {
     "pov": "Participation of volume",
     "submit_and_leave": "Submit and leave",
     "carry": "Carry",
+    "planted_signal": "Sees the planted signal (no baseline)",
 }
 """What the report calls a policy; others keep their own name."""
 

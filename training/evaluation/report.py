@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.evaluation import plots
+from training.evaluation.oracle import distance_sentences
 from training.evaluation.page import definitions, figure_html, page, section, table, verdict_list
 from training.evaluation.plots import by_cost, label
 from training.evaluation.protocol import DECLARED, comparison_table, findings_list, protocol_sections
@@ -46,7 +47,8 @@ def title_of(result: Mapping[str, Any]) -> str:
 
 def verdicts(result: Mapping[str, Any], seeds: Sequence[int]) -> list[str]:
     """The verdict sentences of a result, primary comparison first."""
-    return sentences(result, {name: label(name) for name in result["policies"]}, seeds)
+    lines = sentences(result, {name: label(name) for name in result["policies"]}, seeds)
+    return [*lines, *distance_sentences(result)]
 
 
 def render(result: Mapping[str, Any], orders: Mapping[str, NDArray[np.void]], extras: Extras) -> str:

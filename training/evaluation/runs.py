@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from feature_repo.errors import InputError
 from feature_repo.progress import Progress, no_progress
 from training.evaluation.config import EvaluationConfig
+from training.evaluation.oracle import Oracle, tune_oracle
 from training.evaluation.players import BundlePolicy, settings_for
 from training.evaluation.scene import Scene
 from training.evaluation.sensitivity import judge_setting, settings_of, unavailable
@@ -17,6 +18,7 @@ from training.evaluation.statistics import ClusterBootstrap, Comparison, cluster
 from training.evaluation.strata import plan_strata
 from training.evaluation.tca import ORDER_DTYPE
 from training.evaluation.tuning import TunedBaselines, TuningGrid, tune_baselines, untuned_baselines
+from training.execution.clairvoyant import ORACLE
 
 if TYPE_CHECKING:
     from serving.contracts.bundle import Bundle
@@ -37,11 +39,18 @@ class Cast:
     models: "dict[str, ModelPolicy]"
     seeds: "list[ModelPolicy]"
     tuned: TunedBaselines
+    oracle: Oracle | None = None  # of the synthetic market; it plays, and is compared with nobody
     baselines: "dict[str, dict[str, Policy | ModelPolicy]]" = field(default_factory=dict)
 
     def names(self) -> list[str]:
         """Every policy, models first."""
-        return [*self.models, *self.baselines]
+        return [*self.models, *self.baselines, *([ORACLE] if self.oracle else [])]
+
+    def policy(self, name: str) -> Any:
+        """The policy of this name, or one for each instrument."""
+        if self.oracle is not None and name == ORACLE:
+            return self.oracle.rules
+        return self.models.get(name) or self.baselines[name]
 
 
 def cast(
@@ -51,12 +60,20 @@ def cast(
     calibration: Mapping[str, Mapping[str, float]],
     config: EvaluationConfig,
     progress: Progress = no_progress,
+    planted: Mapping[str, Any] | None = None,
 ) -> Cast:
-    """Tune the baselines on the validation days; InputError where a bundle takes the name of one."""
+    """Tune the baselines on the validation days; InputError where a bundle takes the name of one.
+
+    `planted` are the options of a synthetic market: the rule that sees its signal plays too.
+    """
     models: dict[str, ModelPolicy] = {name: BundlePolicy(name, bundle) for name, bundle in bundles.items()}
     seeds: list[ModelPolicy] = [BundlePolicy(config.agent, bundle) for bundle in seed_bundles]
+    oracle = None
+    if planted is not None:
+        known = sorted({day.partition.instrument_id for day in scene.days})
+        oracle = tune_oracle([] if config.untuned else scene.validation, scene.execution, planted, known)
     if config.untuned:
-        return _cast(models, seeds, untuned_baselines(scene.days, scene.execution, config.seed))
+        return _cast(models, seeds, untuned_baselines(scene.days, scene.execution, config.seed), oracle)
     tuned = tune_baselines(
         scene.validation,
         scene.execution,
@@ -67,18 +84,20 @@ def cast(
         risk_aversion=config.risk_aversion,
         progress=progress,
     )
-    return _cast(models, seeds, tuned)
+    return _cast(models, seeds, tuned, oracle)
 
 
-def _cast(models: "dict[str, ModelPolicy]", seeds: "list[ModelPolicy]", tuned: TunedBaselines) -> Cast:
+def _cast(
+    models: "dict[str, ModelPolicy]", seeds: "list[ModelPolicy]", tuned: TunedBaselines, oracle: Oracle | None
+) -> Cast:
     baselines: dict[str, dict[str, Policy | ModelPolicy]] = {}
     for key, policies in tuned.policies.items():
         for policy in policies:
             baselines.setdefault(policy.name, {})[key] = policy
-    clash = sorted(set(baselines) & set(models))
+    clash = sorted({*baselines, ORACLE} & set(models))
     if clash:
         raise InputError(f"policy {clash[0]} is the name of a baseline: give the bundle another name")
-    return Cast(models, seeds, tuned, baselines)
+    return Cast(models, seeds, tuned, oracle, baselines)
 
 
 def play(
@@ -142,8 +161,9 @@ def run_all(
     fills: Orders = {}
     for done, name in enumerate(players.names()):
         progress(done, total, "policies")
-        policy = players.models.get(name) or players.baselines[name]
-        orders[name], found = play(policy, scene.days, scene.parents, scene.execution, record.get(name, ()))
+        orders[name], found = play(
+            players.policy(name), scene.days, scene.parents, scene.execution, record.get(name, ())
+        )
         if name in record:
             fills[name] = found
     costs = []

@@ -20,6 +20,7 @@ from training.evaluation.statistics import (
     cvar,
     win_rate,
 )
+from training.execution.clairvoyant import ORACLE
 
 ORDER_DTYPE = np.dtype(
     [
@@ -68,6 +69,7 @@ class Family:
     reference: str = "twap_market"  # win rates are against it
     opponents: Mapping[str, str] = field(default_factory=dict)
     """By instrument: the baseline that was best on the validation days. Agent against it is primary there."""
+    oracle: str = ORACLE  # sees what no policy may: shown, and compared with nobody
 
 
 Orders = Mapping[str, NDArray[np.void]]
@@ -207,7 +209,8 @@ def _secondary(
 
     What is the primary comparison already, with one instrument and one seed, is not made again.
     """
-    pairs = [(family.agent, name) for name in orders if family.agent in orders and name != family.agent]
+    rivals = [name for name in orders if name not in (family.agent, family.oracle)]
+    pairs = [(family.agent, name) for name in rivals if family.agent in orders]
     if len(np.unique(next(iter(orders.values()))["instrument_id"])) == 1 and seeds < 2:
         pairs = [pair for pair in pairs if pair[1] not in family.opponents.values()]
     if family.champion in orders and family.reference in orders:

@@ -126,7 +126,7 @@ def tune_baselines(
         if agent is not None:
             tuned.exposure[key] = mean_exposure(agent, days, parents, config)
         candidates = _candidates(days, parents, config, grid, seed, measured, risk_aversion, tuned.exposure.get(key))
-        trials = [_try(name, params, policy, days, parents, config) for name, params, policy in candidates]
+        trials = [try_policy(name, params, policy, days, parents, config) for name, params, policy in candidates]
         tuned.trials[key] = [trial for trial, _ in _choose(trials)]
         tuned.policies[key] = [policy for trial, policy in _choose(trials) if trial.chosen]
         best = min((t for t in tuned.trials[key] if t.chosen), key=lambda t: t.mean_is_bps)
@@ -200,7 +200,7 @@ def usual_participation(days: "Sequence[MarketDay]", parents: NDArray[np.void]) 
     return float(np.concatenate(shares).mean())
 
 
-def _try(
+def try_policy(
     name: str,
     params: Params,
     policy: Any,
@@ -208,6 +208,7 @@ def _try(
     parents: NDArray[np.void],
     config: "ExecutionConfig",
 ) -> tuple[Trial, Any]:
+    """One policy on the validation parents, and the policy."""
     from training.execution.run import run_policy
 
     costs = run_policy(policy, days, parents, settings_for(policy, config)).rows["is_bps"]

@@ -12,6 +12,7 @@ from training.market.day import MarketDay
 from training.market.orders import INSTRUCTION_DTYPE
 
 Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,9 @@ class DecisionBatch:
     rest_lots: Ints
     rest_ahead: Ints
     traded: Ints | None = None  # lots that others traded since the arrival, where the market is not the recorded day's
+    planted: Floats | None = (
+        None  # signal of the reactive market, in [-1, 1]: for the rule that measures its worth alone
+    )
 
     def scheduled(self, step: int) -> Ints:
         """Lots that the even schedule has sent by the end of slice `step`."""

@@ -126,10 +126,11 @@ def _batch(
     names = ("day", "side", "lots", "filled", "start_ns", "arrival_mid2", "rest_px", "rest_lots", "rest_ahead")
     columns = {name: states[name].copy() for name in names}
     columns["rest_px"] += states["shift"]
+    simulated = engine if isinstance(engine, ReactiveEngine) else None
     return DecisionBatch(
         days=days, config=config, step=step, substep=substep, now_ns=now,
         own_px=own_px, own_sz=own_sz, opp_px=opp_px, opp_sz=opp_sz, **columns,
-        traded=engine.traded() if isinstance(engine, ReactiveEngine) else None,
+        traded=simulated.traded() if simulated else None, planted=simulated.planted() if simulated else None,
     )  # fmt: skip
 
 

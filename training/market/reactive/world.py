@@ -225,6 +225,10 @@ class ReactiveEngine:
         """Lots that others traded with one another since the arrival, `(N,) int64`."""
         return self.world.seen["traded"].copy()
 
+    def planted(self) -> NDArray[np.float64]:
+        """The signal of each market's present second, clipped to [-1, 1], `(N,)`; at strength 0 it drives nothing."""
+        return np.clip(self.world.markets["signal"], -1.0, 1.0)
+
     def best(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
         """Own price, own size, opposite price and size at the best, each `(N,) int64`; 0 where a side is empty."""
         out = np.zeros((4, len(self.states)), np.int64)
