@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feature_repo.errors import ShortfallError
-from serving.contracts.bundle import Bundle, BundleError
+from serving.contracts.bundle import Bundle, BundleError, BundleInputError
 from serving.contracts.observation import ACTION_NAMES
 from serving.decide.protocol import DecideError, Policies, Policy, PolicyDecision
 from serving.decide.signed import Admission, SignedRegistry
@@ -53,7 +53,7 @@ class Loaded:
         mask = np.asarray(action_mask)
         try:
             action, raw = self.bundle.act(observation[None], mask[None])
-        except BundleError as error:
+        except (BundleError, BundleInputError) as error:
             raise DecideError("refused", str(error)) from error
         if continuous:
             return PolicyDecision(
