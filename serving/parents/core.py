@@ -1,0 +1,391 @@
+"""The EMS without a wire: events in, requests out. Equal events in equal order give equal requests.
+
+Durable state changes by records alone (`serving.parents.state`). What is wanted of the outside gathers in `Outputs`;
+whoever drives the core journals the records first, and only then sends and asks. Time is the market's: `advance` says
+that all up to a moment has been told, and whatever is due then happens then.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from feature_repo.ticks.instruments import Instrument
+from serving.contracts.decisions import Decision
+from serving.contracts.orders import Cancel, ChildOrder, Filled, Replace, Report, Request
+from serving.decide.protocol import DecideError, Policies, PolicyDecision
+from serving.parents.catching_up import Lines
+from serving.parents.closing import Closer
+from serving.parents.deciding import Decider
+from serving.parents.market import SymbolMarket
+from serving.parents.orders import Child, Parent, Phase, Stage
+from serving.parents.outputs import Alert, Ask, CoreRules, Outgoing, Outputs, ParentRequest, Refusal, Run
+from serving.parents.planning import Move, Place, Step, withdraw
+from serving.parents.queue import QueueTracker
+from serving.parents.records import Answered, Cancelling, Changed, Heard, Kind, Opened, Record, Sent, Session, Taken
+from serving.parents.state import State
+from serving.wire.feed import Opening, Snapshot, SymbolStatus, Update
+from serving.wire.feed_state import Event, Gap
+
+MAX_NAME = 64
+
+
+class Core:
+    """Works the parents of several accounts at one venue. Not for several threads."""
+
+    def __init__(
+        self, rules: CoreRules, instruments: Mapping[str, Instrument], state: State, birth: str, utc_ns: int
+    ) -> None:
+        """Go on from `state`, empty or replayed; `birth` names a new journal. `instruments` by symbol."""
+        self.rules, self.state = rules, state
+        self.markets = {symbol: SymbolMarket(instrument) for symbol, instrument in instruments.items()}
+        self.now_ns = 0  # of the market
+        self.utc_ns = utc_ns
+        self.policies: Policies | None = None
+        self.runs: dict[int, Run] = {}
+        self.out = Outputs()
+        self.lines = Lines(self)
+        self._asks = 0
+        self._asked: dict[int, tuple[int, bool]] = {}  # parent and whether it is a shadow's, by ask
+        self.decider, self.closer = Decider(self), Closer(self)
+        self.record(Opened(utc_ns=utc_ns, birth=state.birth or birth))
+        for parent in state.working:
+            self.run_of(parent)
+
+    # What comes in ----------------------------------------------------------------------------------------------------
+
+    def on_feed(self, event: Event) -> None:
+        """An event of the feed, in order."""
+        if isinstance(event, Opening):
+            if event.session != self.state.session:
+                self.record(Session(utc_ns=self.utc_ns, session=event.session))
+            return
+        market = self.markets.get(getattr(event, "symbol", ""))
+        if market is None:
+            return
+        if isinstance(event, Update):
+            market.update(event)
+        elif isinstance(event, Snapshot):
+            market.snapshot(event)
+        elif isinstance(event, SymbolStatus):
+            market.turn(event)
+        elif isinstance(event, Gap):
+            if market.is_known:
+                self.alert("feed_gap", f"{event.symbol} is unknown: {event.reason}", symbol=event.symbol)
+            market.lose()
+
+    def advance(self, now_ns: int, utc_ns: int) -> None:
+        """All up to `now_ns` has been told: do what is due. Time that goes back is not believed."""
+        self.now_ns, self.utc_ns = max(self.now_ns, now_ns), max(self.utc_ns, utc_ns)
+        for market in self.markets.values():
+            market.advance(self.now_ns)
+        for parent in self.state.working:
+            self._step(parent)
+
+    def submit(self, request: ParentRequest, utc_ns: int) -> Parent:
+        """Take a parent order; the same one again gives what it became. Raises Refusal."""
+        known = self.state.find(request.account, request.parent_id)
+        strategy, trader = self._check(request)
+        if known is not None:
+            if self._is_same(known, request, strategy):
+                return known
+            raise Refusal("conflict", f"parent id {request.parent_id} was used before, for another order")
+        if len(self.state.working) >= self.rules.max_parents:
+            raise Refusal("busy", f"{len(self.state.working)} parents are at work, limit {self.rules.max_parents}")
+        number = len(self.state.parents) + 1
+        self.record(
+            Taken(
+                utc_ns=utc_ns,
+                number=number,
+                parent_id=request.parent_id,
+                account=request.account,
+                strategy=strategy,
+                symbol=request.symbol,
+                venue=self.rules.venue,
+                side=request.side,
+                lots=request.lots,
+                horizon_ns=request.horizon_ns,
+                start_ns=request.start_ns,
+                source=request.source,
+                peer=request.peer,
+                trader=trader,
+            )  # fmt: skip
+        )
+        parent = self.state.parents[number]
+        self.run_of(parent)
+        return parent
+
+    def cancel(self, parent: Parent, reason: str, utc_ns: int) -> None:
+        """End a parent: what is open is cancelled, and nothing is sent any more. Raises Refusal where it is done."""
+        if parent.is_ended:
+            raise Refusal("conflict", f"parent {parent.parent_id} is done: {parent.how}")
+        if parent.phase is not Phase.CANCELLING:
+            self.record(Cancelling(utc_ns=utc_ns, number=parent.number, reason=reason))
+        self._step(parent)
+
+    def replace(self, parent: Parent, lots: int, utc_ns: int, parent_id: str = "") -> None:
+        """Give a parent another total size, fills included; with `parent_id` it goes by another id. Raises Refusal."""
+        if parent.phase in (Phase.CANCELLING, Phase.ENDED):
+            raise Refusal("conflict", f"parent {parent.parent_id} is {parent.phase.name.lower()}: its size stands")
+        if type(lots) is not int or not 1 <= lots <= self.rules.max_lots:
+            raise Refusal("invalid", f"lots {lots!r} is not an integer from 1 to {self.rules.max_lots}")
+        if lots < parent.filled + parent.exposed:
+            raise Refusal(
+                "conflict",
+                f"lots {lots} is less than {parent.filled + parent.exposed}: {parent.filled} are filled and "
+                f"{parent.exposed} on their way",
+            )
+        if parent_id and self.state.find(parent.account, parent_id) is not None:
+            raise Refusal("conflict", f"parent id {parent_id} was used before")
+        self.record(Changed(utc_ns=utc_ns, number=parent.number, lots=lots, parent_id=parent_id))
+        self._step(parent)
+
+    def answered(self, account: str, decision: Decision, utc_ns: int) -> None:
+        """The gateway's answer to a request, for the first time or again."""
+        self.utc_ns = max(self.utc_ns, utc_ns)
+        request = self.state.unanswered.get(decision.key)
+        child = self.state.children.get(decision.key if request is None else _order_key(request))
+        before = None if child is None else _standing(child)
+        if request is not None and not self.lines.never_arrived(child, request, decision):
+            self.record(Answered(utc_ns=self.utc_ns, decision=decision, market_ns=self.now_ns))
+        if child is None:
+            return
+        parent = self.state.parents[child.parent]
+        self.lines.answered(account, parent, child, request, decision)
+        self.closer.back_off(parent, request, decision)
+        if before is not None:
+            self._follow(parent, child, before, child.stood_ns)
+        for report in self.lines.kept(account, child.order_id):
+            self.reported(account, report, utc_ns)
+        self._step(parent)
+
+    def reported(self, account: str, report: Report, utc_ns: int) -> None:
+        """What the venue said of an order."""
+        self.utc_ns = max(self.utc_ns, utc_ns)
+        child = self.state.orders.get((account, report.order_id))
+        if child is None:
+            self.lines.keep(account, report)
+            return
+        if self.lines.is_old_news(account, child, report):
+            return
+        parent, before = self.state.parents[child.parent], _standing(child)
+        self.record(self._heard(account, report, parent, child))
+        self._follow(parent, child, before, report.ts_ns)
+        if parent.filled > parent.lots:
+            self.alert(
+                "overfill", f"parent {parent.parent_id}: {parent.filled} lots are filled, it has {parent.lots}",
+                parent=parent.parent_id,
+            )  # fmt: skip
+        self._step(parent)
+
+    def line_up(self, account: str) -> None:
+        """The line of an account to the gateway is open: catch up, then go on."""
+        self.lines.up(account)
+
+    def line_down(self, account: str, reason: str) -> None:
+        """It is down: what was not answered is unknown."""
+        self.lines.down(account, reason)
+
+    def on_policies(self, policies: Policies | None) -> None:
+        """What may be asked, None where the policy service is not there. New parents begin with this champion."""
+        before = self.policies.champion if self.policies else None
+        self.policies = policies
+        now = policies.champion if policies else None
+        if now is not None and (before is None or before.sha256 != now.sha256):
+            self.alert("champion", f"new parents begin with version {now.version}", version=now.version)
+
+    def decided(self, ask_id: int, answer: PolicyDecision | DecideError, utc_ns: int) -> None:
+        """The answer to an ask for a decision, or why there is none."""
+        self._answer(ask_id, utc_ns, decision=answer)
+
+    def forecasted(self, ask_id: int, answer: NDArray[np.float32] | DecideError, utc_ns: int) -> None:
+        """The answer to an ask for a forecast, `(H,) float32 bps`, or why there is none."""
+        self._answer(ask_id, utc_ns, forecast=answer)
+
+    def drain(self) -> Outputs:
+        """What is to be done since the last call."""
+        out, self.out = self.out, Outputs()
+        return out
+
+    # What the parts of the core share ---------------------------------------------------------------------------------
+
+    def record(self, record: Record) -> None:
+        """Let something happen."""
+        self.state.apply(record)
+        self.out.records.append(record)
+
+    def alert(self, what: str, message: str, **fields: object) -> None:
+        """Tell people."""
+        self.out.alerts.append(Alert(what, message, dict(fields)))
+
+    def run_of(self, parent: Parent) -> Run:
+        """What is held of a parent beside the journal, made anew after a restart."""
+        run = self.runs.get(parent.number)
+        if run is None:
+            run = self.runs[parent.number] = Run(self.markets[parent.symbol], waiting_ns=self.now_ns)
+            self.decider.restore(parent, run)
+        return run
+
+    def ask(self, parent: Parent, ask: Ask) -> Ask:
+        """Number a question and have it asked."""
+        self._asks += 1
+        ask = ask._replace(ask_id=self._asks)
+        self._asked[self._asks] = (parent.number, ask.shadow)
+        self.out.asks.append(ask)
+        return ask
+
+    def carry_out(self, parent: Parent, step: Step, strategy: str) -> None:
+        """Make a request of a planned step and send it."""
+        run = self.run_of(parent)
+        head: dict[str, Any] = {
+            "key": f"{parent.ref}/{parent.requests + 1}", "strategy": strategy, "account": parent.account,
+            "algorithm": self.rules.algorithm, "trader": parent.trader, "sent_ns": self.utc_ns,
+        }  # fmt: skip
+        if isinstance(step, Place):
+            resting = step.price_ticks > 0
+            order = ChildOrder(
+                **head, venue=parent.venue, symbol=parent.symbol, side="buy" if parent.side > 0 else "sell",
+                type="limit" if resting else "market", price_ticks=step.price_ticks or None, lots=step.lots,
+                tif="day" if resting else "ioc", reduce_only=False,
+            )  # fmt: skip
+            self.send(parent, order, resting=resting)
+            run.tried_ns = run.tried_ns if resting else self.now_ns
+            return
+        head["strategy"] = step.child.request.strategy  # whoever's order it is
+        if isinstance(step, Move):
+            change = Replace(**head, order_key=step.child.key, price_ticks=step.price_ticks, lots=step.lots)
+            self.send(parent, change, crossing=step.crossing)
+            if step.crossing:
+                run.tried_ns = self.now_ns
+        else:
+            self.send(parent, Cancel(**head, order_key=step.child.key))
+
+    def send(self, parent: Parent, request: Request, *, resting: bool = True, crossing: bool = False) -> None:
+        """Journal a new request, then send it."""
+        of: Kind = "rest" if resting else "cross"
+        self.record(
+            Sent(
+                utc_ns=self.utc_ns,
+                number=parent.number,
+                market_ns=self.now_ns,
+                request=request,
+                of=of,
+                crossing=crossing,
+            )  # fmt: skip
+        )
+        self.out.sends.append(Outgoing(parent.account, request))
+
+    def withdraw_all(self, parent: Parent) -> None:
+        """Cancel whatever rests, unless that was asked for."""
+        run = self.run_of(parent)
+        if self.lines.blocks(parent) or self.now_ns < run.not_before_ns:
+            return
+        for child in parent.open_children:
+            if child.kind == "rest" and child.stage is not Stage.UNANSWERED:
+                for step in withdraw(child):
+                    self.carry_out(parent, step, child.request.strategy)
+
+    # One parent -------------------------------------------------------------------------------------------------------
+
+    def _step(self, parent: Parent) -> None:
+        """Do what is due for a parent now."""
+        run = self.run_of(parent)
+        self.lines.step(parent, run.not_before_ns)
+        if parent.phase is Phase.WAITING:
+            self.decider.begin(parent, run)
+        if parent.phase in (Phase.WORKING, Phase.FINISHING):
+            self.closer.measure(parent, run)
+        if self.closer.step(parent, run):
+            self.decider.step(parent, run)
+        if parent.is_ended:
+            self.runs.pop(parent.number, None)
+
+    def _answer(
+        self,
+        ask_id: int,
+        utc_ns: int,
+        decision: PolicyDecision | DecideError | None = None,
+        forecast: NDArray[np.float32] | DecideError | None = None,
+    ) -> None:
+        self.utc_ns = max(self.utc_ns, utc_ns)
+        number, shadow = self._asked.pop(ask_id, (0, False))
+        parent = self.state.parents.get(number)
+        run = self.runs.get(number)
+        if parent is None or run is None:
+            return
+        question = run.shadow if shadow else run.question
+        if question is None or question.ask.ask_id != ask_id:
+            return  # given up meanwhile
+        if forecast is not None:
+            self.decider.forecasted(parent, run, question, forecast)
+        elif decision is not None:
+            self.decider.decided(parent, run, question, decision)
+        self._step(parent)
+
+    def _heard(self, account: str, report: Report, parent: Parent, child: Child) -> Heard:
+        """A report, and of a fill the market that it met."""
+        if not isinstance(report, Filled):
+            return Heard(utc_ns=self.utc_ns, account=account, report=report)
+        row = self.markets[parent.symbol].row_at(report.ts_ns)
+        mid2, best = (2 * report.price_ticks, report.price_ticks)
+        if row is not None and row.mid2:
+            mid2, best = row.mid2, row.best(parent.side)[2] or report.price_ticks
+        passive = child.kind == "rest" and 0 < child.stood_ns < report.ts_ns
+        return Heard(utc_ns=self.utc_ns, account=account, report=report, mid2=mid2, best_ticks=best, passive=passive)
+
+    def _follow(self, parent: Parent, child: Child, before: tuple[int, int, int, int], ts_ns: int) -> None:
+        """Let the estimate of the queue follow what became of the order that rests."""
+        run = self.runs.get(parent.number)
+        if run is None or child.kind != "rest":
+            return
+        stage, price, lots, filled = before
+        if child.stage is Stage.DONE:
+            if stage != Stage.DONE:
+                run.queue = None
+        elif child.stage is Stage.WORKING:
+            if run.queue is None:
+                run.queue = QueueTracker(run.market, parent.side, parent.plan.fill_model)
+                run.queue.stands(child.stood_ns, child.price_ticks, child.lots - child.filled)
+            elif (price, lots) != (child.price_ticks, child.lots):
+                run.queue.stands(child.stood_ns, child.price_ticks, child.lots - child.filled)
+            elif child.filled > filled:
+                run.queue.filled(ts_ns, child.filled - filled)
+
+    def _check(self, request: ParentRequest) -> tuple[str, str]:
+        """Strategy and trader of a parent that may be taken. Raises Refusal."""
+        rules = self.rules.accounts.get(request.account)
+        if rules is None:
+            raise Refusal("unknown", f"account {request.account} is not worked here")
+        for name, value in (("parent_id", request.parent_id), ("strategy", request.strategy or rules.strategy),
+                            ("trader", request.trader or rules.trader)):  # fmt: skip
+            if not 0 < len(value) <= MAX_NAME or not value.isascii() or not value.isprintable():
+                raise Refusal("invalid", f"{name} {value[:80]!r} is not printable ASCII of 1 to {MAX_NAME} characters")
+        if request.strategy not in ("", rules.strategy):
+            raise Refusal("invalid", f"strategy {request.strategy} is not {rules.strategy}, that of this account")
+        if request.symbol not in self.markets:
+            raise Refusal("unknown", f"symbol {request.symbol[:80]!r} is not followed here")
+        if request.side not in (1, -1):
+            raise Refusal("invalid", f"side {request.side!r} is neither 1 (buy) nor -1 (sell)")
+        for name, number, limit in (("lots", request.lots, self.rules.max_lots),
+                                   ("horizon_ns", request.horizon_ns, self.rules.max_horizon_ns)):  # fmt: skip
+            if type(number) is not int or not 1 <= number <= limit:
+                raise Refusal("invalid", f"{name} {number!r} is not an integer from 1 to {limit}")
+        if type(request.start_ns) is not int or not 0 <= request.start_ns < 2**63 - self.rules.max_horizon_ns:
+            raise Refusal("invalid", f"start {request.start_ns!r} is no time in ns")
+        if request.start_ns and self.now_ns and self.state.find(request.account, request.parent_id) is None:
+            self.closer.check_time(request)
+        return rules.strategy, request.trader or rules.trader
+
+    def _is_same(self, known: Parent, request: ParentRequest, strategy: str) -> bool:
+        asked = (request.symbol, request.side, request.lots, request.horizon_ns, request.start_ns, strategy)
+        first = (known.symbol, known.side, known.asked_lots, known.horizon_ns, known.start_ns, known.strategy)
+        return asked == first and request.parent_id == known.first_id
+
+
+def _order_key(request: Request) -> str:
+    return request.key if isinstance(request, ChildOrder) else request.order_key
+
+
+def _standing(child: Child) -> tuple[int, int, int, int]:
+    return int(child.stage), child.price_ticks, child.lots, child.filled

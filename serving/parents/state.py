@@ -1,0 +1,293 @@
+"""What the EMS must not forget: the sum of its records. `State.apply` alone changes it, live and in replay alike."""
+
+from collections.abc import Callable
+from typing import Any
+
+from serving.contracts.decisions import Allowed
+from serving.contracts.orders import (
+    Acked,
+    Busted,
+    Cancel,
+    Cancelled,
+    CancelRejected,
+    ChildOrder,
+    Corrected,
+    Filled,
+    Rejected,
+    Replace,
+    Replaced,
+    ReplaceRejected,
+    Report,
+    Request,
+)
+from serving.contracts.tca import CostSums, FillMark
+from serving.parents.orders import Child, Denial, Execution, Parent, Phase, Stage
+from serving.parents.records import (
+    Answered,
+    Began,
+    Cancelling,
+    Changed,
+    Decided,
+    Ended,
+    FellBack,
+    Finishing,
+    Heard,
+    Lost,
+    Opened,
+    Record,
+    Sent,
+    Session,
+    Shadowed,
+    Taken,
+)
+
+SHADOWS_KEPT = 10_000
+"""Decisions of challengers that are kept to be asked for; the journal has all."""
+
+
+class StateError(ValueError):
+    """A record that cannot follow the ones before."""
+
+
+class State:
+    """Parents, their orders and what is unanswered. Attributes are read anywhere and changed by `apply` alone."""
+
+    def __init__(self) -> None:
+        self.birth = ""
+        self.session = ""
+        self.utc_ns = 0
+        self.parents: dict[int, Parent] = {}
+        self.by_id: dict[tuple[str, str], int] = {}
+        self.children: dict[str, Child] = {}  # by the key of their ChildOrder
+        self.orders: dict[tuple[str, int], Child] = {}  # by account and the gateway's number
+        self.unanswered: dict[str, Request] = {}  # by key, in the order in which they were sent
+        self.sent: dict[str, int] = {}  # allowed messages of each strategy in this session of the feed
+        self.heard: dict[str, int] = {}  # reports about orders of each strategy in this session of the feed
+        self.shadows: list[Shadowed] = []
+
+    def apply(self, record: Record) -> None:
+        """Change the state by one record. Raises StateError or KeyError where it cannot follow the ones before."""
+        self.utc_ns = max(self.utc_ns, record.utc_ns)
+        _EFFECTS[type(record)](self, record)
+
+    def find(self, account: str, parent_id: str) -> Parent | None:
+        """The parent that goes, or once went, by this id."""
+        number = self.by_id.get((account, parent_id))
+        return None if number is None else self.parents[number]
+
+    @property
+    def working(self) -> list[Parent]:
+        """Parents that are not done, oldest first."""
+        return [parent for parent in self.parents.values() if parent.phase is not Phase.ENDED]
+
+    # What each record does --------------------------------------------------------------------------------------------
+
+    def _opened(self, record: Opened) -> None:
+        if self.birth and record.birth != self.birth:
+            raise StateError(f"the journal is of birth {self.birth}, not {record.birth}")
+        self.birth = record.birth
+
+    def _session(self, record: Session) -> None:
+        self.session = record.session
+        self.sent, self.heard = {}, {}
+
+    def _taken(self, record: Taken) -> None:
+        if record.number != len(self.parents) + 1:
+            raise StateError(f"parent {record.number} does not follow {len(self.parents)}")
+        if (record.account, record.parent_id) in self.by_id:
+            raise StateError(f"parent id {record.parent_id} of account {record.account} is there already")
+        parent = Parent(
+            number=record.number, ref=f"{self.birth}-{record.number}", parent_id=record.parent_id,
+            account=record.account, strategy=record.strategy, symbol=record.symbol, venue=record.venue,
+            side=record.side, lots=record.lots, horizon_ns=record.horizon_ns, start_ns=record.start_ns,
+            source=record.source, peer=record.peer, trader=record.trader, taken_ns=record.utc_ns,
+            asked_lots=record.lots, first_id=record.parent_id, sums=CostSums(record.side, 0),
+        )  # fmt: skip
+        self.parents[record.number] = parent
+        self.by_id[record.account, record.parent_id] = record.number
+
+    def _began(self, record: Began) -> None:
+        parent = self.parents[record.number]
+        parent.phase, parent.began_ns, parent.arrival_mid2 = Phase.WORKING, record.market_ns, record.mid2
+        parent.plan, parent.challenger = record.plan, record.challenger
+        parent.sums = CostSums(parent.side, record.mid2)
+
+    def _decided(self, record: Decided) -> None:
+        parent = self.parents[record.number]
+        parent.step = record.step + 1
+        parent.seen = [*parent.seen, record.seen][-parent.plan.stack :]
+        parent.last_decision = {
+            "step": record.step, "market_ns": record.market_ns, "action": list(record.action),
+            "order": list(record.order), "held": record.held,
+        }  # fmt: skip
+
+    def _shadowed(self, record: Shadowed) -> None:
+        self.shadows.append(record)
+        if len(self.shadows) > 2 * SHADOWS_KEPT:
+            del self.shadows[:-SHADOWS_KEPT]
+
+    def _fell_back(self, record: FellBack) -> None:
+        self.parents[record.number].fallback = record.reason
+
+    def _changed(self, record: Changed) -> None:
+        parent = self.parents[record.number]
+        parent.lots = record.lots
+        if record.parent_id:
+            parent.parent_id = record.parent_id
+            self.by_id[parent.account, record.parent_id] = parent.number
+
+    def _cancelling(self, record: Cancelling) -> None:
+        parent = self.parents[record.number]
+        parent.phase, parent.reason = Phase.CANCELLING, record.reason
+
+    def _finishing(self, record: Finishing) -> None:
+        parent = self.parents[record.number]
+        parent.phase, parent.in_time = Phase.FINISHING, record.filled
+
+    def _ended(self, record: Ended) -> None:
+        parent = self.parents[record.number]
+        parent.phase, parent.how, parent.tca = Phase.ENDED, record.how, record.tca
+        parent.finished_ns = record.market_ns
+        parent.reason = record.reason or parent.reason
+
+    def _sent(self, record: Sent) -> None:
+        parent, request = self.parents[record.number], record.request
+        if request.key in self.unanswered or request.key in self.children:
+            raise StateError(f"key {request.key} was used before")
+        parent.requests += 1
+        self.unanswered[request.key] = request
+        if isinstance(request, ChildOrder):
+            child = Child(
+                request.key, parent.number, request, record.of, record.market_ns,
+                price_ticks=request.price_ticks or 0, lots=request.lots,
+            )  # fmt: skip
+            self.children[request.key] = parent.children[request.key] = child
+            return
+        child = self.children[request.order_key]
+        if isinstance(request, Replace):
+            child.replace, child.replace_crosses = request, record.crossing
+        else:
+            child.cancel_key = request.key
+
+    def _answered(self, record: Answered) -> None:
+        decision = record.decision
+        request = self.unanswered.pop(decision.key, None)
+        if request is None:
+            return  # the first answer again: it is known
+        child = self.children[request.key if isinstance(request, ChildOrder) else request.order_key]
+        parent = self.parents[child.parent]
+        if isinstance(decision, Allowed):
+            self.sent[request.strategy] = self.sent.get(request.strategy, 0) + 1
+            if isinstance(request, ChildOrder):
+                self._number(child, parent.account, decision.order_id)
+            if not isinstance(request, Cancel):
+                parent.denials = 0
+            return
+        parent.denied = Denial(decision.control, decision.message, decision.value, decision.limit, record.market_ns)
+        parent.denials += 1
+        if isinstance(request, ChildOrder):
+            self._finish(child, f"denied by {decision.control}: {decision.message}")
+        elif isinstance(request, Replace):
+            child.replace = None
+        elif child.cancel_key == request.key:
+            child.cancel_key = ""
+
+    def _number(self, child: Child, account: str, order_id: int) -> None:
+        child.order_id = order_id
+        self.orders[account, order_id] = child
+        if child.stage is Stage.UNANSWERED:
+            child.stage = Stage.ALLOWED
+
+    def _lost(self, record: Lost) -> None:
+        child = self.children[record.key]
+        self.unanswered.pop(record.key, None)
+        self.unanswered.pop(record.cancel_key, None)
+        self._finish(child, "it never arrived at the gateway")
+
+    def _heard(self, record: Heard) -> None:
+        child = self.orders.get((record.account, record.report.order_id))
+        if child is None:
+            raise StateError(f"a report of order {record.report.order_id}, which is not known")
+        strategy = child.request.strategy
+        self.heard[strategy] = self.heard.get(strategy, 0) + 1
+        self._report(child, record)
+
+    def _report(self, child: Child, record: Heard) -> None:
+        report = record.report
+        if isinstance(report, Filled):
+            if report.exec_id in child.executions:
+                return
+            mark = FillMark(report.price_ticks, report.lots, report.fee, record.mid2, record.best_ticks, record.passive)
+            child.executions[report.exec_id] = Execution(mark, report.ts_ns)
+            child.filled += report.lots
+            self.parents[child.parent].sums.add(mark)
+            if child.stage < Stage.WORKING:
+                child.stage = Stage.WORKING
+                child.stood_ns = report.ts_ns
+            if child.filled >= child.lots and child.replace is None:
+                self._finish(child, "")
+        elif isinstance(report, Busted | Corrected):
+            self._correct(child, report)
+        else:
+            self._stands(child, report)
+
+    def _stands(self, child: Child, report: Report) -> None:
+        if isinstance(report, Acked):
+            if child.stage < Stage.WORKING:
+                child.stage, child.stood_ns = Stage.WORKING, report.ts_ns
+        elif isinstance(report, Replaced):
+            if child.stage is Stage.DONE:
+                return
+            child.stage, child.stood_ns = Stage.WORKING, report.ts_ns
+            child.crossing = child.replace is not None and child.replace_crosses
+            child.price_ticks, child.lots, child.replace = report.price_ticks, report.lots, None
+            if child.filled >= child.lots:
+                self._finish(child, "")
+        elif isinstance(report, ReplaceRejected):
+            child.replace = None
+            if child.filled >= child.lots:
+                self._finish(child, "")
+        elif isinstance(report, CancelRejected):
+            child.cancel_key = ""
+        elif isinstance(report, Rejected):
+            self._finish(child, f"rejected: {report.reason}")
+        elif isinstance(report, Cancelled):
+            self._finish(child, "cancelled")
+
+    def _correct(self, child: Child, report: Busted | Corrected) -> None:
+        execution = child.executions.get(report.exec_id)
+        if execution is None:
+            return
+        sums, mark = self.parents[child.parent].sums, execution.mark
+        sums.add(mark, -1)
+        child.filled -= mark.lots
+        if isinstance(report, Corrected):
+            mark = mark._replace(price_ticks=report.price_ticks, lots=report.lots)
+            sums.add(mark)
+            child.filled += mark.lots
+        else:
+            mark = mark._replace(lots=0)  # its number stays used: a repeated report must not count again
+        execution.mark = mark
+
+    def _finish(self, child: Child, reason: str) -> None:
+        child.stage, child.reason = Stage.DONE, reason
+        child.replace, child.cancel_key, child.crossing = None, "", False
+
+
+_EFFECTS: dict[type, Callable[[State, Any], None]] = {
+    Opened: State._opened,
+    Session: State._session,
+    Taken: State._taken,
+    Began: State._began,
+    Decided: State._decided,
+    Shadowed: State._shadowed,
+    FellBack: State._fell_back,
+    Changed: State._changed,
+    Cancelling: State._cancelling,
+    Finishing: State._finishing,
+    Ended: State._ended,
+    Sent: State._sent,
+    Answered: State._answered,
+    Lost: State._lost,
+    Heard: State._heard,
+}
