@@ -142,19 +142,34 @@ class Leg(Plain):
 
     def reserve(self, sign: int, lots: int, reduce_only: bool) -> None:
         """Change the open lots of a side by `lots`."""
+        unit = self.book.mark * self.book.tick_value
         if sign > 0:
             self.buys += lots
             if reduce_only:
                 self.reducing_buys += lots
             for exposure in self.exposures:
                 exposure.buys += lots
+            self.long_value = highest = (self.position + self.buys) * unit
+            lowest = self.short_value
         else:
             self.sells += lots
             if reduce_only:
                 self.reducing_sells += lots
             for exposure in self.exposures:
                 exposure.sells += lots
-        self.revalue()
+            self.short_value = lowest = (self.position - self.sells) * unit
+            highest = self.long_value
+        gross = highest if highest > -lowest else -lowest
+        change, self.gross = gross - self.gross, gross
+        added = lots * unit
+        if sign > 0:
+            for node in self.nodes:
+                node.long_value += added
+                node.gross += change
+        else:
+            for node in self.nodes:
+                node.short_value -= added
+                node.gross += change
 
     def revalue(self) -> None:
         """Bring the worst-case values of the leg and its nodes to the present mark."""

@@ -10,7 +10,8 @@ import sys
 from pathlib import Path
 
 COMPILED = (
-    "books", "order_table", "live", "compiled", "order_events", "control_events", "state", "unanswered", "engine",
+    "books", "keys", "order_table", "live", "compiled", "order_events", "control_events", "state", "unanswered",
+    "last_line", "engine",
 )  # fmt: skip
 """What a decision runs through, beside all controls. The other modules keep types that mypyc does not compile."""
 

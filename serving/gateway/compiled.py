@@ -6,15 +6,12 @@ An `At` is thrown away when limits, postures or the day change (`State.revision`
 from serving.contracts.orders import INT64_MAX, ChildOrder, Replace
 from serving.gateway.books import SUM_LIMITS, Leg, Node, OwnBook
 from serving.gateway.events import Instrument
+from serving.gateway.keys import Answers
 from serving.gateway.limits import KINDS
-from serving.gateway.live import Beat, ClockOffset, Live, Market, Window
+from serving.gateway.live import Beat, ClockOffset, Live, Market, Recent, Waiting, Window
 from serving.gateway.money import BPS
 from serving.gateway.order_table import Order
-from serving.gateway.state import State, Sums
-
-Place = tuple[str, str, str, str]
-"""(venue, account, strategy, symbol)"""
-
+from serving.gateway.state import Place, State, Sums
 
 ORDER_LIMITS = (
     "collar_bps", "dead_man_ns", "drift_collar_bps", "duplicate_window_ns", "free_cancels", "max_cancels_per_fill",
@@ -60,23 +57,24 @@ class Effective:
 class At:
     """A place: the state's sums and the live things there.
 
-    `unknown` says why it is none, and then nothing else is set.
+    `unknown` says why it is none, and then only `answers` is set beside it.
     """
 
     __slots__ = (
-        "account", "all", "beat", "clock", "instrument", "leg", "limits", "market", "nodes", "own", "place", "recent",
-        "started_ns", "state", "strategy", "sums", "symbol", "symbol_denial", "unanswered", "unknown", "venue",
-        "windows",
+        "account", "all", "answers", "beat", "clock", "instrument", "leg", "limits", "market", "nodes", "own", "place",
+        "recent", "started_ns", "state", "strategy", "sums", "symbol", "symbol_denial", "unanswered", "unknown",
+        "venue", "windows",
     )  # fmt: skip
 
     state: State
     place: Place
     unknown: str
+    answers: Answers  # of the strategy for the account, by key
     limits: Effective
     symbol_denial: str
     sums: Sums
     nodes: tuple[Node, ...]  # all, venue, account, strategy, symbol
-    windows: tuple[tuple[Node, Window], ...]  # of messages, where a scope limits them
+    windows: tuple[Window, ...]  # of messages, where a scope limits them
     all: Node
     venue: Node
     account: Node
@@ -88,8 +86,8 @@ class At:
     market: Market
     beat: Beat
     clock: ClockOffset
-    recent: dict[tuple[int, int, int], int]
-    unanswered: dict[int, int]
+    recent: Recent
+    unanswered: Waiting
     started_ns: int
 
 
@@ -99,6 +97,7 @@ class Intent:
     __slots__ = (
         "added",
         "added_value",
+        "at_mark",
         "is_new",
         "lots",
         "price",
@@ -106,6 +105,7 @@ class Intent:
         "request",
         "sign",
         "target",
+        "total",
         "unit",
         "value",
     )
@@ -114,11 +114,13 @@ class Intent:
     is_new: bool
     sign: int  # +1 buys, -1 sells
     price: int  # ticks, 0 for a market order
+    total: int  # lots asked for, filled ones of a replaced order included
     lots: int  # that may trade: of a replace, what its new total leaves
     added: int  # lots beyond what the order already reserves
     unit: int  # minor units reserved a lot
     value: int
     added_value: int
+    at_mark: int  # minor units of `added` at the symbol's mark
     reduce_only: bool
     target: Order | None  # what a replace changes
 
@@ -128,20 +130,21 @@ def at_place(state: State, live: Live, place: Place, mono_ns: int) -> At:
     at = At()
     at.state, at.place = state, place
     at.unknown = _unknown(state, place)
+    at.answers = state.keys.of(place[1], place[2])
     if at.unknown:
         at.limits = Effective()  # holds none: a control that read one would raise, and so deny
         return at
     venue, account, strategy, symbol = place
-    at.sums = state.sums(venue, account, strategy, symbol)
-    at.nodes, at.leg, at.own = at.sums
+    at.sums = state.sums(place)
+    at.nodes, at.leg, at.own = at.sums.nodes, at.sums.leg, at.sums.own
     at.all, at.venue, at.account, at.strategy, at.symbol = at.nodes
     at.instrument = at.leg.book.instrument
     at.market, at.beat, at.clock = live.market(venue, symbol), live.beat(strategy), live.clock
-    at.recent, at.unanswered = live.recent.setdefault(place, {}), live.unanswered.setdefault(venue, {})
+    at.recent, at.unanswered = live.recent_at(place), live.waiting(venue)
     at.started_ns = live.started_ns
     at.symbol_denial = _symbol_denial(state, place)
     at.limits = _bind(state, live, at, mono_ns)
-    at.windows = tuple((node, node.messages) for node in at.nodes if node.messages is not None)
+    at.windows = tuple(node.messages for node in at.nodes if node.messages is not None)
     return at
 
 

@@ -5,19 +5,20 @@ the group of decisions durable. `submit` does both for one request. After a fail
 the gateway is `broken`: it denies everything, cancels what is open, and must be restarted.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Literal
 
 from serving.contracts.decisions import Allowed, Decision, Denied
 from serving.contracts.orders import Acked, Cancel, ChildOrder, Replace, Report, Request
-from serving.gateway.compiled import At, Intent, Place, at_place
+from serving.gateway import last_line
+from serving.gateway.compiled import At, Intent, at_place
 from serving.gateway.controls import message_rate, registry
 from serving.gateway.events import Accepted, CancelSent, Event, Halted, Refused, Reported, Unsent
 from serving.gateway.journal import Journal, JournalError
 from serving.gateway.live import Live, Now
 from serving.gateway.money import BPS
 from serving.gateway.order_table import Order
-from serving.gateway.state import State
+from serving.gateway.state import Place, State
 from serving.gateway.transport import CancelMessage, NewMessage, ReplaceMessage, Transport, VenueMessage
 from serving.gateway.unanswered import Unanswered
 
@@ -61,11 +62,11 @@ class Gateway:
         if self.broken:
             return _denied(request, "journal", self.broken)
         try:
-            known = self.state.keys.get((request.account, request.strategy, request.key))
-            if known is not None:
-                return self._again(request, *known)
             if type(request) is ChildOrder:
                 return self._decide_new(request, clock)
+            known = self.state.keys.of(request.account, request.strategy).get(request.key)
+            if known is not None:
+                return self._again(request, *known)
             if type(request) is Replace:
                 return self._decide_replace(request, clock)
             if type(request) is Cancel:
@@ -96,9 +97,9 @@ class Gateway:
             return
         outbox, self._outbox = self._outbox, []
         mono_ns = self.read_clock(now).mono_ns
-        for window in self.live.windows.values():
-            if window.unsent:
-                window.leave(mono_ns)
+        for window in self.live.leaving:
+            window.leave(mono_ns)
+        self.live.leaving.clear()
         for message, decided_ns in outbox:
             self._send(message, decided_ns, now)
 
@@ -148,7 +149,8 @@ class Gateway:
             order = self.state.orders.get(report.order_id)
             if order is not None:
                 self.unanswered.answered(order, report)
-                self._after_report(order, report, now)
+                if type(report) is not Acked:
+                    self._cancel_what_must_go(order, now)
         except Exception as error:
             self.halt(f"a report could not be followed: {type(error).__name__}: {error}", now)
 
@@ -167,30 +169,8 @@ class Gateway:
         self.unanswered.sent_cancel(order, clock.mono_ns)
 
     def veto(self, message: VenueMessage, decided_ns: int, now: Now) -> str | None:
-        """The last line before a message leaves: why it must not, or None.
-
-        Cancels leave while there is anything open.
-        """
-        clock, order = self.read_clock(now), self.state.orders.get(message.order_id)
-        if isinstance(message, CancelMessage):
-            return f"the order is {order.stage}" if order is not None and not order.is_open else None
-        if order is None:
-            return "the order is not in the table"
-        if not order.is_open or order.cancelling:
-            return f"the order is {order.stage}"
-        if self.broken or self.state.halted:
-            return self.broken or f"the gateway is halted: {self.state.halted}"
-        for node in order.nodes:
-            if node.killed and not (node.liquidating and order.request.reduce_only):
-                return f"{node.scope} {node.name}".strip() + " is killed"
-        request = order.request
-        at = self.at((request.venue, request.account, request.strategy, request.symbol))
-        if at.unknown:
-            return at.unknown
-        age = clock.mono_ns - decided_ns
-        if age > at.limits.max_send_age_ns:
-            return f"decided {age} ns ago, max_send_age_ns {at.limits.max_send_age_ns}"
-        return None
+        """The last line before a message leaves: why it must not, or None."""
+        return last_line.why_not(self, message, decided_ns, self.read_clock(now))
 
     def unsent(self, message: VenueMessage, reason: str, now: Now) -> None:
         """Release what a veto held back."""
@@ -222,32 +202,37 @@ class Gateway:
         return at
 
     def _decide_new(self, request: ChildOrder, now: Now) -> Decision:
+        at = self.at((request.venue, request.account, request.strategy, request.symbol))
+        known = at.answers.get(request.key)
+        if known is not None:
+            return self._again(request, *known)
         if self.disk_full:
             return self._refuse(request, Denied(control="journal", message=self.disk_full), now)
-        at = self.at((request.venue, request.account, request.strategy, request.symbol))
         order = self._intent
         order.request, order.is_new, order.target, order.reduce_only = request, True, None, request.reduce_only
-        order.sign = 1 if request.side == "buy" else -1
-        order.price = request.price_ticks or 0
-        order.lots = order.added = request.lots
+        order.sign = sign = 1 if request.side == "buy" else -1
+        order.price = price = request.price_ticks or 0
+        order.total = order.lots = order.added = lots = request.lots
         if not at.unknown:
-            ask = at.market.ask
-            worst = order.price
-            if not worst and order.sign > 0:
-                worst = ask + ask * at.limits.collar_bps // BPS + 1
-            elif worst < ask:
-                worst = ask
-            order.unit = worst * at.instrument.tick_value
-            order.value = order.added_value = order.lots * order.unit
+            ask, book = at.market.ask, at.leg.book
+            if not price and sign > 0:
+                price = ask + ask * at.limits.collar_bps // BPS + 1
+            elif price < ask:
+                price = ask
+            order.unit = unit = price * book.tick_value
+            order.value = order.added_value = lots * unit
+            order.at_mark = lots * book.mark * book.tick_value
         denied = registry.run(at, order, now)
         if denied is not None:
             return self._refuse(request, denied, now)
-        order_id = self.state.next_id
-        self.state.point_at(at.place, at.sums)
+        order_id, mono_ns = self.state.next_id, now.mono_ns
+        self.state.point_at(request, at.sums)
         decision = self._accept(request, at, order_id, order.unit, now)
-        self._outbox.append((NewMessage(order_id, request), now.mono_ns))
-        self._remember(at, order, now)
-        at.unanswered[order_id * 4] = now.mono_ns
+        self._outbox.append((NewMessage(order_id, request), mono_ns))
+        for window in at.windows:
+            window.count(mono_ns)
+        self._remember(at, order, mono_ns)
+        at.unanswered.add(order_id * 4, mono_ns)
         return decision
 
     def _decide_replace(self, request: Replace, now: Now) -> Decision:
@@ -261,14 +246,16 @@ class Gateway:
         order = self._intent
         order.request, order.is_new, order.target, order.reduce_only = request, False, target, first.reduce_only
         order.sign, order.price = target.sign, request.price_ticks
-        order.lots = request.lots - target.filled
+        order.total = request.lots
+        order.lots = order.total - target.filled
         order.added = order.lots - target.open_lots
         if not at.unknown:
             order.unit = max(request.price_ticks, at.market.ask) * at.instrument.tick_value
-            order.value = request.lots * order.unit
+            order.value = order.total * order.unit
             order.added_value = (
                 max(order.lots, target.open_lots) * max(order.unit, target.unit_value) - target.open_value
             )
+            order.at_mark = order.added * at.leg.book.mark * at.leg.book.tick_value
         denied = registry.run(at, order, now)
         if denied is not None:
             return self._refuse(request, denied, now)
@@ -276,9 +263,9 @@ class Gateway:
         decision = self._accept(request, at, target.id, order.unit, now)
         message = ReplaceMessage(target.id, request_id, first.venue, request.price_ticks, request.lots)
         self._outbox.append((message, now.mono_ns))
-        for _, window in at.windows:
+        for window in at.windows:
             window.count(now.mono_ns)
-        at.unanswered[target.id * 4 + 1] = now.mono_ns
+        at.unanswered.add(target.id * 4 + 1, now.mono_ns)
         return decision
 
     def _decide_cancel(self, request: Cancel, now: Now) -> Decision:
@@ -318,19 +305,14 @@ class Gateway:
         assert self.state.last is not None
         return self.state.last
 
-    def _remember(self, at: At, order: Intent, now: Now) -> None:
-        mono_ns = now.mono_ns
-        for _, window in at.windows:
-            place = window.next
-            window.times[place] = mono_ns
-            window.next = place + 1 if place + 1 < window.limit else 0
-            window.unsent += 1
+    def _remember(self, at: At, order: Intent, mono_ns: int) -> None:
         recent = at.recent
-        if len(recent) >= RECENT_MAX:
-            old_ns = now.mono_ns - at.limits.duplicate_window_ns
-            for key in [key for key, sent_ns in recent.items() if sent_ns < old_ns]:
-                del recent[key]
-        recent[order.sign, order.price, order.lots] = now.mono_ns
+        sent = recent.sent
+        if len(sent) >= RECENT_MAX:
+            old_ns = mono_ns - at.limits.duplicate_window_ns
+            for key in [key for key, sent_ns in sent.items() if sent_ns < old_ns]:
+                del sent[key]
+        sent[order.sign, order.price, order.lots] = recent.last_ns = mono_ns
 
     def _again(self, request: Request, first: Request, decision: Decision) -> Decision:
         if first == request:
@@ -363,31 +345,10 @@ class Gateway:
         except Exception as error:
             self.halt(f"a message may or may not have left: {type(error).__name__}: {error}", now)
 
-    def _after_report(self, order: Order, report: Report, now: Now) -> None:
-        leg = order.leg
-        if type(report) is Acked:
-            return
-        if leg.reducing_sells and leg.position < leg.sells:
-            self._cancel_all(self._reducing(order, -1), "a reduce-only sale could turn the position", now)
-        if leg.reducing_buys and -leg.position < leg.buys:
-            self._cancel_all(self._reducing(order, 1), "a reduce-only purchase could turn the position", now)
-        tripped = self.state.node("venue", order.request.venue).tripped
-        if tripped:
-            venue = order.request.venue
-            orders = [other for other in self.state.open_orders.values() if other.request.venue == venue]
-            self._cancel_all(orders, f"venue {venue} is stopped: {tripped}", now)
-
-    def _reducing(self, order: Order, sign: int) -> list[Order]:
-        return [
-            other
-            for other in self.state.open_orders.values()
-            if other.leg is order.leg and other.sign == sign and other.request.reduce_only
-        ]
-
-    def _cancel_all(self, orders: Iterable[Order], reason: str, now: Now) -> None:
-        for order in orders:
-            if not order.cancelling:
-                self.cancel_order(order, reason, now)
+    def _cancel_what_must_go(self, order: Order, now: Now) -> None:
+        for other, reason in list(last_line.must_go(self.state, order)):
+            if not other.cancelling:
+                self.cancel_order(other, reason, now)
 
     def _break(self, reason: str, now: Now) -> None:
         """Memory is ahead of the disk: deny everything, and cancel what the venue may hold."""

@@ -3,6 +3,7 @@
 A restart forgets all of it and starts closed: no price, no heartbeat, every window full. Times are monotonic ns.
 """
 
+from collections import deque
 from typing import Any, TypeVar
 
 from serving.contracts.orders import LOTS_MAX, PRICE_TICKS_MAX, ContractError
@@ -90,34 +91,99 @@ class ClockOffset:
 
 
 class Window:
-    """The times of the last `limit` messages; full, with messages of its beginning, when it is new.
+    """The messages of the last second, against `limit`; full, with messages of its beginning, when it is new.
 
     A message counts from its decision, and again from the moment it leaves: a group that leaves late and at once must
-    not let more reach the venue within a second.
+    not let more reach the venue within a second. Kept as runs of equal times; `used` counts old ones too until it
+    would deny.
     """
 
-    __slots__ = ("limit", "next", "times", "unsent")
+    __slots__ = ("last", "last_ns", "leaving", "limit", "name", "older", "scope", "unsent", "used")
 
-    def __init__(self, limit: int, mono_ns: int) -> None:
-        self.limit, self.next, self.unsent = limit, 0, 0
-        self.times = [mono_ns] * limit
+    def __init__(self, limit: int, scope: str, name: str, mono_ns: int, leaving: "list[Window]") -> None:
+        self.limit, self.scope, self.name = limit, scope, name
+        self.older: deque[tuple[int, int]] = deque()  # (time, messages), oldest first
+        self.last_ns, self.last = mono_ns, limit  # the latest run
+        self.used = limit  # messages of all runs
+        self.unsent = 0  # the latest messages, decided and not gone yet
+        self.leaving = leaving  # where those stand that have any
 
     def is_full(self, mono_ns: int) -> bool:
         """`limit` messages went within the last second."""
-        return not self.limit or mono_ns - self.times[self.next] < SECOND_NS
+        if self.used < self.limit:
+            return False
+        self._forget(mono_ns)
+        if self.last_ns <= mono_ns - SECOND_NS:
+            self.used = self.last = 0
+        return self.used >= self.limit
 
     def count(self, mono_ns: int) -> None:
         """Another message is decided."""
-        if self.limit:
-            self.times[self.next] = mono_ns
-            self.next = self.next + 1 if self.next + 1 < self.limit else 0
-            self.unsent += 1
+        self.used += 1
+        if not self.unsent:
+            self.leaving.append(self)
+        self.unsent += 1
+        if mono_ns == self.last_ns:
+            self.last += 1
+        else:
+            self._begin(mono_ns, 1)
 
     def leave(self, mono_ns: int) -> None:
         """What was decided leaves now."""
-        for back in range(1, min(self.unsent, self.limit) + 1):
-            self.times[self.next - back] = mono_ns
+        left = self.unsent
+        while left >= self.last and self.older:
+            left -= self.last
+            self.used -= self.last
+            self.last_ns, self.last = self.older.pop()
+        gone = min(left, self.last)  # fewer than were decided where they are older than a second
+        self.last -= gone
+        self.used += self.unsent - gone
+        self._begin(mono_ns, self.unsent)
         self.unsent = 0
+
+    def _begin(self, mono_ns: int, messages: int) -> None:
+        if self.last:
+            self.older.append((self.last_ns, self.last))
+        self.last_ns, self.last = mono_ns, messages
+        self._forget(mono_ns)
+
+    def _forget(self, mono_ns: int) -> None:
+        before_ns, older = mono_ns - SECOND_NS, self.older
+        while older and older[0][0] <= before_ns:
+            self.used -= older.popleft()[1]
+
+
+class Waiting:
+    """Messages that a venue has not answered: by order number times four plus the kind of message, oldest first."""
+
+    __slots__ = ("floor_ns", "sent")
+
+    def __init__(self) -> None:
+        self.sent: dict[int, int] = {}
+        self.floor_ns = NEVER  # none of them is older than this
+
+    def add(self, key: int, mono_ns: int) -> None:
+        """A message goes."""
+        if not self.sent:
+            self.floor_ns = mono_ns
+        self.sent[key] = mono_ns
+
+    def oldest_ns(self) -> int | None:
+        """When the oldest went, or None."""
+        for sent_ns in self.sent.values():
+            self.floor_ns = sent_ns
+            return sent_ns
+        return None
+
+
+class Recent:
+    """The new orders of a place: when one of a side, a price and a size went last."""
+
+    __slots__ = ("last_ns", "sent")
+
+    def __init__(self, started_ns: int) -> None:
+        self.last_ns = started_ns  # after a restart every order might be the second
+        self.sent: dict[tuple[int, int, int], int] = {}
 
 
 class Live:
@@ -129,8 +195,9 @@ class Live:
         self.markets: dict[tuple[str, str], Market] = {}
         self.beats: dict[str, Beat] = {}
         self.windows: dict[tuple[str, str, str], Window] = {}
-        self.recent: dict[tuple[str, str, str, str], dict[tuple[int, int, int], int]] = {}
-        self.unanswered: dict[str, dict[int, int]] = {}
+        self.leaving: list[Window] = []  # windows with messages that are decided and not gone yet
+        self.recent: dict[tuple[str, str, str, str], Recent] = {}
+        self.unanswered: dict[str, Waiting] = {}
         self._interned: dict[tuple[int, ...], Any] = {}
 
     def interned(self, value: T, key: tuple[int, ...]) -> T:
@@ -157,5 +224,21 @@ class Live:
         """A scope's window; a new, full one where its limit changed."""
         window = self.windows.get((kind, scope, name))
         if window is None or window.limit != limit:
-            window = self.windows[kind, scope, name] = Window(limit, mono_ns if window else self.started_ns)
+            window = self.windows[kind, scope, name] = Window(
+                limit, scope, name, mono_ns if window else self.started_ns, self.leaving
+            )
         return window
+
+    def waiting(self, venue: str) -> Waiting:
+        """What a venue has not answered."""
+        waiting = self.unanswered.get(venue)
+        if waiting is None:
+            waiting = self.unanswered[venue] = Waiting()
+        return waiting
+
+    def recent_at(self, place: tuple[str, str, str, str]) -> Recent:
+        """The new orders of a place."""
+        recent = self.recent.get(place)
+        if recent is None:
+            recent = self.recent[place] = Recent(self.started_ns)
+        return recent

@@ -27,20 +27,22 @@ if TYPE_CHECKING:
 
 def accepted(state: "State", event: Accepted) -> None:
     """Reserve for a request that passed; a sent order counts at once."""
-    request, order_id = event.request, event.order_id
-    if event.request_id != state.next_id:
-        raise ValueError(f"request id {event.request_id} does not follow {state.next_id - 1}")
-    state.next_id += 1
+    request, order_id, request_id = event.request, event.order_id, event.request_id
+    if request_id != state.next_id:
+        raise ValueError(f"request id {request_id} does not follow {state.next_id - 1}")
+    state.next_id = request_id + 1
     decision = Allowed(key=request.key, order_id=order_id, algorithm=request.algorithm, trader=request.trader)
     state.last = decision
-    state.keys[request.account, request.strategy, request.key] = (request, decision)
     if type(request) is ChildOrder:
-        if order_id != event.request_id:
-            raise ValueError(f"new order {order_id} must have its own number, not {event.request_id}")
-        order = state.new_order(order_id, request, event.unit_value)
+        if order_id != request_id:
+            raise ValueError(f"new order {order_id} must have its own number, not {request_id}")
+        sums = state.sums_of(request)
+        state.keys.add(sums.answers, request, decision)
+        order = Order(order_id, request, sums.nodes, sums.leg, sums.own, event.unit_value)
         state.orders[order_id] = state.open_orders[order_id] = order
         order.enter()
         return
+    state.keys.add(state.keys.of(request.account, request.strategy), request, decision)
     order = state.orders[order_id]
     for node in order.nodes:
         node.cancels += 1
@@ -51,9 +53,9 @@ def accepted(state: "State", event: Accepted) -> None:
 
 
 def refused(state: "State", event: Refused) -> None:
-    """Remember the answer; the first one stays."""
+    """Remember the answer."""
     request = event.request
-    state.keys.setdefault((request.account, request.strategy, request.key), (request, event.denied))
+    state.keys.add(state.keys.of(request.account, request.strategy), request, event.denied)
 
 
 def cancel_sent(state: "State", event: CancelSent) -> None:

@@ -58,15 +58,16 @@ class Order(Plain):
 
     def enter(self) -> None:
         """Reserve in full and stand among our own orders."""
-        self.own.add(self.sign, self.price_ticks or self.sign * ANY_PRICE)
-        lots = self.open_lots = self.lots
-        value = self.open_value = lots * self.unit_value
+        sign, lots = self.sign, self.lots
+        self.own.add(sign, self.price_ticks or sign * ANY_PRICE)
+        self.open_lots = lots
+        self.open_value = value = lots * self.unit_value
         for node in self.nodes:
             node.open_orders += 1
             node.applied += 1
             node.open_lots += lots
             node.open_value += value
-        self.leg.reserve(self.sign, lots, self.request.reduce_only)
+        self.leg.reserve(sign, lots, self.request.reduce_only)
 
     def leave(self, status: Status) -> None:
         """Be done: release what is reserved."""

@@ -14,12 +14,23 @@ from serving.contracts.decisions import Allowed, Decision
 from serving.contracts.orders import ChildOrder, Request
 from serving.gateway.books import Exposure, Leg, Node, OwnBook, SymbolBook
 from serving.gateway.events import Event, Instrument
+from serving.gateway.keys import Answers, Keys
 from serving.gateway.limits import Limits
 from serving.gateway.order_table import Order
 
 Key = tuple[str, str, str]
 ScopeName = tuple[str, str]
-Sums = tuple[tuple[Node, ...], Leg, OwnBook]
+Place = tuple[str, str, str, str]
+"""(venue, account, strategy, symbol)"""
+
+
+class Sums:
+    """What the orders of one place count in: nodes (all, venue, account, strategy, symbol), leg, own book, answers."""
+
+    __slots__ = ("answers", "leg", "nodes", "own")
+
+    def __init__(self, nodes: tuple[Node, ...], leg: Leg, own: OwnBook, answers: Answers) -> None:
+        self.nodes, self.leg, self.own, self.answers = nodes, leg, own, answers
 
 
 class Execution(msgspec.Struct, gc=False):
@@ -90,12 +101,13 @@ class State:
         self.exposures: dict[tuple[str, str, str], Exposure] = {}
         self.legs: dict[Key, Leg] = {}
         self.own: dict[ScopeName, OwnBook] = {}
-        self._place: tuple[str, str, str, str] | None = None
-        self._sums: Sums | None = None
+        self._sums: dict[Place, Sums] = {}
+        self._at_hand: ChildOrder | None = None  # the order that `point_at` looked the sums up for
+        self._sums_at_hand: Sums | None = None
         self.last: Allowed | None = None  # what the latest Accepted stands for; not part of the state proper
         self.orders: dict[int, Order] = {}
         self.open_orders: dict[int, Order] = {}
-        self.keys: dict[Key, tuple[Request, Decision]] = {}
+        self.keys = Keys()
         self.executions: dict[ScopeName, Execution] = {}
         self.postures: dict[ScopeName, Posture] = {}
         self.proposals: dict[str, Proposal] = {}
@@ -148,34 +160,43 @@ class State:
 
     def order_of(self, account: str, strategy: str, key: str) -> Order | None:
         """The order that a ChildOrder's key stands for, or None."""
-        entry = self.keys.get((account, strategy, key))
+        entry = self.keys.of(account, strategy).get(key)
         if entry is None or type(entry[0]) is not ChildOrder:
             return None
         return self.orders.get(getattr(entry[1], "order_id", 0))
 
     def new_order(self, order_id: int, request: ChildOrder, unit_value: int) -> Order:
         """An order tied to the sums that it counts in; nothing is reserved yet."""
-        nodes, leg, own = self.sums(request.venue, request.account, request.strategy, request.symbol)
-        return Order(order_id, request, nodes, leg, own, unit_value)
+        sums = self.sums_of(request)
+        return Order(order_id, request, sums.nodes, sums.leg, sums.own, unit_value)
 
-    def sums(self, venue: str, account: str, strategy: str, symbol: str) -> Sums:
-        """The nodes (all, venue, account, strategy, symbol), the leg and the own book that an order counts in."""
-        place = (venue, account, strategy, symbol)
-        if place != self._place:
+    def sums_of(self, request: ChildOrder) -> Sums:
+        """What an order counts in."""
+        if request is self._at_hand:
+            assert self._sums_at_hand is not None
+            return self._sums_at_hand
+        return self.sums((request.venue, request.account, request.strategy, request.symbol))
+
+    def sums(self, place: Place) -> Sums:
+        """What the orders of a place count in. Raises KeyError where the day knows no such symbol."""
+        sums = self._sums.get(place)
+        if sums is None:
+            venue, account, strategy, symbol = place
             leg = self.leg(account, strategy, symbol)
             every, of_account, of_strategy, of_symbol = leg.nodes
             nodes = (every, self.node("venue", venue), of_account, of_strategy, of_symbol)
-            self.point_at(place, (nodes, leg, self.own_book(venue, symbol)))
-        assert self._sums is not None
-        return self._sums
+            answers = self.keys.of(account, strategy)
+            sums = self._sums[place] = Sums(nodes, leg, self.own_book(venue, symbol), answers)
+        return sums
 
-    def point_at(self, place: tuple[str, str, str, str], sums: Sums) -> None:
-        """Have the next order's sums at hand: what `sums` gives for its place, looked up before."""
-        self._place, self._sums = place, sums
+    def point_at(self, request: ChildOrder, sums: Sums) -> None:
+        """Have an order's sums at hand: what `sums` gives for its place, looked up before."""
+        self._at_hand, self._sums_at_hand = request, sums
 
     def forget_sums(self) -> None:
         """The books were replaced: what was looked up in the old ones counts no more."""
-        self._place = self._sums = None
+        self._sums.clear()
+        self._at_hand = self._sums_at_hand = None
 
     def dump(self) -> Dump:
         """The state as plain values; what never moved from zero is left out, whoever looked at it."""
@@ -192,7 +213,7 @@ class State:
                 for key, own in self.own.items()
                 if own.bids or own.asks
             ),
-            keys=list(self.keys.values()),
+            keys=self.keys.given,
             executions=[(*key, execution) for key, execution in self.executions.items()],
             postures=[(*key, posture) for key, posture in sorted(self.postures.items())],
             proposals=sorted(self.proposals.items()),
@@ -224,7 +245,7 @@ class State:
             own.bids, own.asks = bids, asks
             own.find_best()
         for request_, decision in dump.keys:
-            self.keys[request_.account, request_.strategy, request_.key] = (request_, decision)
+            self.keys.add(self.keys.of(request_.account, request_.strategy), request_, decision)
         self.executions = {(venue, exec_id): execution for venue, exec_id, execution in dump.executions}
         self.postures = {(scope, name): posture for scope, name, posture in dump.postures}
         self.proposals = dict(dump.proposals)

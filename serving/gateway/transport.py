@@ -1,18 +1,20 @@
 """What the gateway hands to a venue's session, and what it asks of one."""
 
-from typing import NamedTuple, Protocol
+from typing import Protocol
+
+import msgspec
 
 from serving.contracts.orders import ChildOrder
 
 
-class NewMessage(NamedTuple):
+class NewMessage(msgspec.Struct, frozen=True, gc=False):
     """A new order under the gateway's own number."""
 
     order_id: int
     order: ChildOrder
 
 
-class ReplaceMessage(NamedTuple):
+class ReplaceMessage(msgspec.Struct, frozen=True, gc=False):
     """A change of a working order; `lots` is the new total."""
 
     order_id: int
@@ -22,7 +24,7 @@ class ReplaceMessage(NamedTuple):
     lots: int
 
 
-class CancelMessage(NamedTuple):
+class CancelMessage(msgspec.Struct, frozen=True, gc=False):
     """A cancel of what is left of an order. `request_id` 0 for an order that the gateway does not know."""
 
     order_id: int

@@ -13,26 +13,32 @@ class Unanswered:
     """Times by venue and by order number times four plus the kind of message (`Live.unanswered`)."""
 
     def __init__(self, live: Live) -> None:
-        self._by_venue = live.unanswered
+        self._live = live
 
     def assume(self, orders: Iterable[Order], mono_ns: int) -> None:
         """Take what is open after a restart as sent just now."""
         for order in orders:
-            waiting = self._of(order)
+            waiting = self._live.waiting(order.request.venue)
             if order.status == 1:
-                waiting[order.id * 4] = mono_ns
+                waiting.add(order.id * 4, mono_ns)
             if order.new_lots:
-                waiting[order.id * 4 + 1] = mono_ns
+                waiting.add(order.id * 4 + 1, mono_ns)
             if order.cancelling:
-                waiting[order.id * 4 + 2] = mono_ns
+                waiting.add(order.id * 4 + 2, mono_ns)
 
     def sent_cancel(self, order: Order, mono_ns: int) -> None:
         """A cancel goes; a repeated one counts from the first."""
-        self._of(order).setdefault(order.id * 4 + 2, mono_ns)
+        waiting = self._live.waiting(order.request.venue)
+        if order.id * 4 + 2 not in waiting.sent:
+            waiting.add(order.id * 4 + 2, mono_ns)
 
     def cancel_sent_ns(self, order: Order) -> int | None:
         """When the unanswered cancel went, or None."""
         return self._of(order).get(order.id * 4 + 2)
+
+    def sent_ns(self, order: Order, kind: str) -> int | None:
+        """When an unanswered message of a kind (`KINDS`) was decided, or None."""
+        return self._of(order).get(order.id * 4 + KINDS[kind])
 
     def may_have_left(self, order: Order) -> bool:
         """Whether the venue may know an order: it answered, or the order was handed on to be sent."""
@@ -62,4 +68,4 @@ class Unanswered:
             waiting.pop(order.id * 4 + kind, None)
 
     def _of(self, order: Order) -> dict[int, int]:
-        return self._by_venue.setdefault(order.request.venue, {})
+        return self._live.waiting(order.request.venue).sent

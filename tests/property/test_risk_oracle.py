@@ -8,7 +8,6 @@ from gateway_oracle import Breach, Oracle
 from gateway_streams import SinkDisk, Streams
 
 from serving.gateway import audit
-from serving.gateway.controls import registry
 
 
 def run(seed, requests, disk=None, **options):
@@ -47,7 +46,7 @@ def test_replay_of_adversarial_streams_is_identical_to_the_bit():
     ],
 )  # fmt: skip
 def test_oracle_finds_a_breach_where_a_control_is_missing(control, monkeypatch):
-    monkeypatch.setattr(registry, "CONTROLS", tuple(item for item in registry.CONTROLS if item[0] != control))
+    monkeypatch.setattr(f"serving.gateway.controls.{control}.check", lambda *arguments: None)
     if control == "kill_switch":  # the last line would hold it back
         monkeypatch.setattr("serving.gateway.engine.Gateway.veto", lambda *arguments: None)
     with pytest.raises(Breach):

@@ -608,10 +608,8 @@ def test_registry_when_a_control_raises_then_denies(monkeypatch):
     def broken(at, limits, order, now):
         raise ZeroDivisionError("oops")
 
-    controls = list(registry.CONTROLS)
-    controls[10] = (controls[10][0], broken)
-    monkeypatch.setattr(registry, "CONTROLS", tuple(controls))
-    assert "oops" in assert_denied(world.send(), controls[10][0]).message
+    monkeypatch.setattr(registry.CONTROLS[10], "check", broken)
+    assert "oops" in assert_denied(world.send(), registry.CONTROLS[10].NAME).message
     assert world.venue.log == []
 
 
@@ -621,9 +619,18 @@ def test_registry_holds_every_control_file_once():
     from serving.gateway import controls
 
     files = {module.name for module in pkgutil.iter_modules(controls.__path__)} - {"registry"}
-    names = [name for name, _ in registry.CONTROLS]
+    names = [control.NAME for control in registry.CONTROLS]
     assert sorted(names) == sorted(files)
     assert names[:2] == ["identity", "standing"]
+
+
+def test_registry_asks_every_control_in_its_order(monkeypatch):
+    asked = []
+    for control in registry.CONTROLS:
+        name = control.NAME
+        monkeypatch.setattr(control, "check", lambda *arguments, name=name: asked.append(name))
+    assert_allowed(World().send())
+    assert asked == [control.NAME for control in registry.CONTROLS]
 
 
 def test_false_fills_when_a_venue_overfills_or_fills_outside_the_limit_then_it_stops():

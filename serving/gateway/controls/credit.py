@@ -9,12 +9,10 @@ NAME = "credit"
 
 def check(at: At, limits: Effective, order: Intent, now: Now) -> Denied | None:
     """Deny an order beyond the credit. A reduce-only order uses none."""
-    added = order.added
-    if added <= 0 or order.reduce_only:
+    if order.added <= 0 or order.reduce_only:
         return None
     leg = at.leg
-    change = added * leg.book.mark * leg.book.tick_value
-    gross = (leg.long_value if order.sign > 0 else -leg.short_value) + change - leg.gross
+    gross = (leg.long_value if order.sign > 0 else -leg.short_value) + order.at_mark - leg.gross
     if gross < 0:
         gross = 0
     for node in (at.all, at.account):

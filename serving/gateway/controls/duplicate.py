@@ -9,9 +9,10 @@ NAME = "duplicate"
 
 def check(at: At, limits: Effective, order: Intent, now: Now) -> Denied | None:
     """Deny an order equal to one that was sent within the window, whatever its key."""
-    if not order.is_new:
+    recent = at.recent
+    if not order.is_new or now.mono_ns - recent.last_ns >= limits.duplicate_window_ns:
         return None
-    sent_ns = at.recent.get((order.sign, order.price, order.lots), at.started_ns)
+    sent_ns = recent.sent.get((order.sign, order.price, order.lots), at.started_ns)
     age = now.mono_ns - sent_ns
     if age < limits.duplicate_window_ns:
         return Denied(

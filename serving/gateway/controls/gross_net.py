@@ -10,10 +10,9 @@ NAME = "gross_net"
 
 def check(at: At, limits: Effective, order: Intent, now: Now) -> Denied | None:
     """Deny an order that adds to a sum beyond its limit."""
-    leg, added = at.leg, order.added
-    if added <= 0:
+    if order.added <= 0:
         return None
-    change = added * leg.book.mark * leg.book.tick_value
+    leg, change = at.leg, order.at_mark
     if order.sign > 0:
         gross = leg.long_value + change - leg.gross
         for node in leg.nodes:

@@ -10,7 +10,7 @@ NAME = "increments"
 def check(at: At, limits: Effective, order: Intent, now: Now) -> Denied | None:
     """Deny a size below the minimum or off the lot, a price off the tick, and a replace of a market order."""
     instrument = at.instrument
-    lots, price = order.request.lots, order.price
+    lots, price = order.total, order.price
     if lots < instrument.min_lots:
         return Denied(
             control=NAME,

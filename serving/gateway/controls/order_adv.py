@@ -10,7 +10,7 @@ NAME = "order_adv"
 
 def check(at: At, limits: Effective, order: Intent, now: Now) -> Denied | None:
     """Deny a size above the limit's part of the average day."""
-    lots, most = order.request.lots, at.instrument.adv_lots * limits.max_order_adv_bps // BPS
+    lots, most = order.total, at.instrument.adv_lots * limits.max_order_adv_bps // BPS
     if lots > most:
         return Denied(
             control=NAME,

@@ -9,7 +9,7 @@ NAME = "order_lots"
 
 def check(at: At, limits: Effective, order: Intent, now: Now) -> Denied | None:
     """Deny a total size above the limit, filled lots of a replaced order included."""
-    lots = order.request.lots
+    lots = order.total
     if lots > limits.max_order_lots:
         return Denied(
             control=NAME,
