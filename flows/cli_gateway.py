@@ -1,4 +1,4 @@
-"""The `shortfall gateway` commands: look into the risk gateway's journal."""
+"""The `shortfall gateway` commands: run the risk gateway, stop it by hand, look into its journal."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-gateway = typer.Typer(help="The risk gateway: read its journal.", no_args_is_help=True)
+gateway = typer.Typer(help="The risk gateway: run it, stop it by hand, read its journal.", no_args_is_help=True)
+_LOOSE = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 
 
 class Look(StrEnum):
@@ -17,9 +18,20 @@ class Look(StrEnum):
     EXPORT = "export"
 
 
-@gateway.callback()
-def _group() -> None:
-    """The risk gateway: read its journal."""  # with one command alone, typer would hide its name
+@gateway.command("run", context_settings=_LOOSE)
+def run(context: typer.Context) -> None:
+    """Start the gateway: orders by framed TCP, FIX 4.4 out; settings as of `python -m serving.gateway`."""
+    from serving.gateway.__main__ import main
+
+    raise typer.Exit(main(["run", *context.args]))
+
+
+@gateway.command("kill", context_settings=_LOOSE)
+def kill(context: typer.Context) -> None:
+    """Stop everything, or one scope, through the local socket: works with HTTP down."""
+    from serving.gateway.__main__ import main
+
+    raise typer.Exit(main(["kill", *context.args]))
 
 
 @gateway.command("journal")

@@ -12,7 +12,7 @@ import asyncio
 import ssl
 import time
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, cast
 
 from serving.contracts.decisions import Decision
 from serving.contracts.orders import Report, Request
@@ -88,8 +88,7 @@ class _Line(asyncio.Protocol):
             self._transport.close()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by its class
         self._heard = time.monotonic()
         self._watch()
 

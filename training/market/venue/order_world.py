@@ -225,7 +225,7 @@ def _turns(day: Messages, windows: tuple[tuple[int, int], ...]) -> list[Turn]:
     turns: list[Turn] = []
     stands: Status = "unknown"
     inside, shown = False, ""
-    moments.sort()
+    moments.sort(key=lambda item: item[:2])  # stable: of what is said at one moment the last word counts
     for i, (ts_ns, _, what) in enumerate(moments):
         if what == "opens" or what == "closes":
             inside = what == "opens"

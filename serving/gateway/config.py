@@ -1,0 +1,286 @@
+"""The files that a gateway is told by: venues, who may send orders, who may command, the day's book. Strict YAML."""
+
+from collections.abc import Mapping
+from datetime import date, datetime
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple, Self, TypeVar
+
+import msgspec
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from serving.gateway.events import Holding, Instrument, Locate
+from serving.gateway.limits import LimitsError, load_yaml
+from serving.gateway.people import person
+from serving.wire.fix_numbers import FixNumberError, Scale
+from serving.wire.fix_settings import FixTls
+from serving.wire.identity import TOKEN_LEAST, Directory, Principal, is_loopback
+
+AdminScope = Literal["read", "kill", "risk", "arm", "posture"]
+ADMIN_SCOPES: tuple[AdminScope, ...] = ("read", "kill", "risk", "arm", "posture")
+MODEL_SCOPES = frozenset({"read", "posture"})
+"""All that the subject of a process that runs a model may hold: it can look, and it can tighten."""
+T = TypeVar("T", bound=BaseModel)
+Name = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[!-~]+$")]
+
+
+class ConfigError(ValueError):
+    """A file that is not as it must be; the message names the file, the entry and its value."""
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class FixConfig(_Strict):
+    """One FIX session out. Paths are relative to the file that names them."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(9880, ge=1, le=65_535)
+    comp_id: Name = "GATEWAY"
+    peer: Name = "VENUE"
+    heartbeat_s: int = Field(5, ge=1, le=60)
+    token_file: str | None = None  # holds the logon's Password; on loopback alone
+    certificate: str | None = None
+    key: str | None = None
+    authority: str | None = None
+    dictionary: str | None = None
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> Self:
+        given = [item is not None for item in (self.certificate, self.key, self.authority)]
+        if any(given) and not all(given):
+            raise ValueError("certificate, key and authority go together")
+        if not all(given) and not is_loopback(self.host):
+            raise ValueError(f"host {self.host} is not a loopback address: certificate, key and authority are needed")
+        if self.token_file is not None and not is_loopback(self.host):
+            raise ValueError(f"a token for {self.host}, which is not a loopback address")
+        return self
+
+    def tls(self, folder: Path) -> FixTls | None:
+        """Files of the session's TLS, None without."""
+        if self.certificate is None or self.key is None or self.authority is None:
+            return None
+        return FixTls(folder / self.certificate, folder / self.key, folder / self.authority)
+
+
+class SymbolConfig(_Strict):
+    """How a symbol's prices and quantities are written at the venue, as decimal text."""
+
+    tick_size: str
+    lot_size: str = "1"
+
+    @model_validator(mode="after")
+    def _is_scale(self) -> Self:
+        try:
+            Scale.of(self.tick_size, self.lot_size)
+        except FixNumberError as error:
+            raise ValueError(str(error)) from error
+        return self
+
+
+class FeedConfig(_Strict):
+    """The gateway's own market data. TLS with a `wss` address: certificate, key and authority."""
+
+    url: str = Field(pattern=r"^wss?://")
+    certificate: str | None = None
+    key: str | None = None
+    authority: str | None = None
+
+
+class VenueConfig(_Strict):
+    """A venue: orders out, executions from a second source, market data in."""
+
+    fix: FixConfig
+    drop_copy: FixConfig | None = None
+    feed: FeedConfig
+    symbols: dict[Name, SymbolConfig] = Field(min_length=1)
+
+    def scales(self) -> dict[str, Scale]:
+        """Each symbol's scale."""
+        return {symbol: Scale.of(item.tick_size, item.lot_size) for symbol, item in self.symbols.items()}
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether every line to the venue stays on this machine."""
+        host = self.feed.url.partition("://")[2].rpartition(":")[0].strip("[]")
+        drop = self.drop_copy is None or is_loopback(self.drop_copy.host)
+        return is_loopback(self.fix.host) and is_loopback(host) and drop
+
+
+class _Client(_Strict):
+    account: Name
+    strategies: list[Name] = Field(min_length=1)
+    subject: str = ""
+    token_sha256: str = Field("", pattern=r"^([0-9a-f]{64})?$")
+
+
+class _Person(_Strict):
+    subject: str
+    scopes: list[AdminScope] = Field(min_length=1)
+    token_sha256: str = Field("", pattern=r"^([0-9a-f]{64})?$")
+    runs_model: bool = False
+
+
+class Commander(NamedTuple):
+    """Someone of the admin plane. `subject` is in the one spelling of `people.person`."""
+
+    subject: str
+    scopes: frozenset[str]
+    token_sha256: str
+
+
+class Book(NamedTuple):
+    """A day as the operator states it: the arguments of `day.start_day`."""
+
+    day: str
+    opens_ns: int
+    closes_ns: int
+    instruments: tuple[Instrument, ...]
+    holdings: tuple[Holding, ...]
+    locates: tuple[Locate, ...]
+    restricted: tuple[str, ...]
+
+
+class _BookFile(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    date: str
+    opens: str
+    closes: str
+    instruments: tuple[Instrument, ...]
+    holdings: tuple[Holding, ...] = ()
+    locates: tuple[Locate, ...] = ()
+    restricted: tuple[str, ...] = ()
+
+
+def load_venues(path: Path) -> dict[str, VenueConfig]:
+    """`venues: {NAME: {...}}`. Raises ConfigError."""
+    document = _read(path, "venues", dict)
+    found = {name: _model(VenueConfig, item, f"{path}: venues.{name}") for name, item in document.items()}
+    if not found:
+        raise ConfigError(f"{path}: venues holds none")
+    ends = [(fix.host, fix.port, fix.comp_id) for item in found.values() for fix in (item.fix, item.drop_copy) if fix]
+    if len(set(ends)) != len(ends):
+        raise ConfigError(f"{path}: two sessions share host, port and comp_id")
+    return found
+
+
+def load_clients(path: Path) -> tuple[Principal, ...]:
+    """`clients: [{account, strategies, subject, token_sha256}]`: who may send orders. Raises ConfigError."""
+    found = [_model(_Client, item, f"{path}: clients[{n}]") for n, item in enumerate(_read(path, "clients", list))]
+    try:
+        principals = tuple(
+            Principal(item.account, frozenset(item.strategies), item.subject, item.token_sha256) for item in found
+        )
+        Directory(principals)  # refuses what two of them share
+    except ValueError as error:
+        raise ConfigError(f"{path}: {error}") from error
+    return principals
+
+
+def load_people(path: Path, clients: tuple[Principal, ...]) -> tuple[Commander, ...]:
+    """`people: [{subject, scopes, token_sha256, runs_model}]`: who may command.
+
+    Raises ConfigError, also where one person stands twice, where someone of the order port is given any scope, and
+    where a process that runs a model is given more than to read and to tighten.
+    """
+    found = []
+    seen: dict[str, str] = {}
+    client_tokens = {item.token_sha256 for item in clients if item.token_sha256}
+    client_subjects = {_spelled(item.subject, path) for item in clients if item.subject}
+    for number, item in enumerate(_read(path, "people", list)):
+        where = f"{path}: people[{number}]"
+        entry = _model(_Person, item, where)
+        subject = _spelled(entry.subject, path)
+        if subject in client_subjects or entry.token_sha256 in client_tokens:
+            raise ConfigError(f"{where}: {subject} sends orders: whoever does holds no scope of the gateway")
+        if entry.runs_model and (more := set(entry.scopes) - MODEL_SCOPES):
+            raise ConfigError(f"{where}: {subject} runs a model and may not hold {', '.join(sorted(more))}")
+        for kind, value in (("subject", subject), ("token_sha256", entry.token_sha256)):
+            if value and seen.setdefault(f"{kind} {value}", where) != where:
+                raise ConfigError(f"{where}: {kind} stands twice: one person is never two")
+        found.append(Commander(subject, frozenset(entry.scopes), entry.token_sha256))
+    return tuple(found)
+
+
+def load_book(path: Path) -> Book:
+    """A day's book. Raises ConfigError."""
+    return parse_book(_document(path), str(path))
+
+
+def parse_book(document: Any, where: str) -> Book:
+    """The plain value of a day's book. Raises ConfigError."""
+    try:
+        book = msgspec.convert(document, _BookFile)
+        date.fromisoformat(book.date)
+        return Book(
+            book.date, _utc_ns(book.opens), _utc_ns(book.closes),
+            book.instruments, book.holdings, book.locates, book.restricted,
+        )  # fmt: skip
+    except (msgspec.ValidationError, ValueError, OverflowError) as error:
+        raise ConfigError(f"{where}: {error}") from error
+
+
+def read_token(path: Path) -> str:
+    """A token from a file. Raises ConfigError for one that is too short, OSError."""
+    token = path.read_text().strip()
+    if len(token) < TOKEN_LEAST:
+        raise ConfigError(f"{path}: a token of {len(token)} characters is shorter than {TOKEN_LEAST}")
+    return token
+
+
+def subject_of(certificate: Mapping[str, Any]) -> str:
+    """The subject of a verified certificate with the short names of RFC 4514, for `people.person`."""
+    parts = []
+    for rdn in reversed(certificate.get("subject", ())):
+        for name, value in rdn:
+            escaped = "".join(f"\\{c}" if c in '\\,+"<>;=/' else c for c in value)
+            parts.append(f"{_SHORT.get(name, name)}={escaped}")
+    return ",".join(parts)
+
+
+_SHORT = {
+    "commonName": "CN", "organizationName": "O", "organizationalUnitName": "OU", "countryName": "C",
+    "localityName": "L", "stateOrProvinceName": "ST", "serialNumber": "SERIALNUMBER", "domainComponent": "DC",
+    "userId": "UID", "emailAddress": "EMAIL", "streetAddress": "STREET", "givenName": "GN", "surname": "SN",
+}  # fmt: skip
+
+
+def _spelled(subject: str, path: Path) -> str:
+    """A subject in the one spelling, whether its types are written short or long."""
+    short = ",".join(
+        f"{_SHORT.get(kind.strip(), kind)}{equals}{value}"
+        for kind, equals, value in (part.partition("=") for part in subject.split(","))
+    )
+    try:
+        return person(short)
+    except PermissionError as error:
+        raise ConfigError(f"{path}: {error}") from error
+
+
+def _utc_ns(text: str) -> int:
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None:
+        raise ValueError(f"time {text} has no zone: write ...Z")
+    return int(moment.timestamp() * 1_000_000) * 1_000
+
+
+def _document(path: Path) -> Any:
+    try:
+        return load_yaml(path.read_text())
+    except (OSError, UnicodeDecodeError, LimitsError) as error:
+        raise ConfigError(f"{path}: {error}") from error
+
+
+def _read(path: Path, key: str, kind: type) -> Any:
+    document = _document(path)
+    if not isinstance(document, dict) or list(document) != [key] or not isinstance(document[key], kind):
+        raise ConfigError(f"{path}: not a map with the one entry {key} that is a {kind.__name__}")
+    return document[key]
+
+
+def _model(kind: type[T], item: Any, where: str) -> T:
+    try:
+        return kind.model_validate(item)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise ConfigError(f"{where}{'.' if place else ''}{place}: {first['msg']}") from error

@@ -1,0 +1,183 @@
+"""The kill switch of the process: from any thread, while the deciding thread is busy, and with HTTP down.
+
+A scope is blocked at the last line before anything waits; then the deciding thread blocks it in the state, persists and
+cancels; then whoever asked waits for each venue's barrier, in his own thread.
+
+The local way in is a Unix socket in the state folder that only the gateway's own user may open: one line of JSON
+`{"scope", "name", "reason"}` in, one line `{"message", ...}` out. It has a thread of its own.
+"""
+
+import json
+import logging
+import os
+import pwd
+import socket
+import struct
+import threading
+from collections.abc import Iterator
+from concurrent.futures import TimeoutError as FutureTimeout
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from serving.contracts.orders import TEXT_MAX
+from serving.gateway.fix_out import VenueSession, read_now
+from serving.gateway.kill import Blocked, KillAnswer, answer, block, check_scope
+
+if TYPE_CHECKING:
+    from serving.gateway.service import GatewayService
+
+log = logging.getLogger(__name__)
+SOCKET = "kill.sock"
+LINE_MAX = 4_096
+READ_S = 5.0
+REASON_MAX = 500
+BLOCK_S = 2.0
+"""Wait this long for the deciding thread; without it the scope is blocked all the same, and not persisted yet."""
+
+
+class Killer:
+    """Stops scopes. `kill` may be called from every thread but the deciding one."""
+
+    def __init__(self, service: "GatewayService") -> None:
+        self._service = service
+        self._folder = service.settings.folder
+        self._socket: socket.socket | None = None
+        self._thread: threading.Thread | None = None
+
+    def kill(self, scope: str, name: str, by: str, reason: str) -> KillAnswer:
+        """Stop a scope and say how far that is known to have gone. Raises ValueError where the scope is none."""
+        check_scope(scope, name)
+        if len(name) > TEXT_MAX or not name.isascii() or (name and not name.isprintable()):
+            raise ValueError(f"name {name[:80]!r} is not printable ASCII of up to {TEXT_MAX} characters")
+        reason = reason.encode("utf-8", "replace").decode()[:REASON_MAX]
+        service = self._service
+        assert service.deciding is not None
+        blocks = service.transport.blocks
+        blocks.add(scope, name)
+        log.critical("KILL %s %s by %s: %s", scope, name, by, reason)
+
+        def in_turn() -> Blocked:
+            try:
+                blocked = block(service.watch, scope, name, by, reason, read_now())
+            finally:
+                if not service.gateway.broken:  # the state blocks it; a broken gateway lets nothing pass anyway
+                    blocks.remove(scope, name)
+            service.try_commit()
+            return blocked
+
+        future = service.deciding.call(in_turn)
+        try:
+            blocked = future.result(BLOCK_S)
+        except FutureTimeout:
+            return KillAnswer(False, False, -1, "blocked, not persisted, not flushed")
+        except Exception as error:
+            log.exception("a kill failed in the deciding thread")
+            return KillAnswer(False, False, -1, f"blocked, not persisted, not flushed ({type(error).__name__})")
+        return answer(blocked, self.flush(name if scope == "venue" else None))
+
+    def flush(self, venue: str | None = None) -> bool:
+        """Whether every venue, or one, is known to have taken all that was sent before. Waits."""
+        sessions = self._service.sessions
+        wanted = [sessions[venue]] if venue in sessions else list(sessions.values())
+        found = [False] * len(wanted)
+
+        def ask(place: int, session: VenueSession) -> None:
+            found[place] = session.initiator.barrier(self._service.settings.barrier_s)
+
+        threads = [threading.Thread(target=ask, args=item, daemon=True) for item in enumerate(wanted)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        return all(found)
+
+    def start(self) -> None:
+        """Listen on the socket. Raises OSError."""
+        (self._folder / SOCKET).unlink(missing_ok=True)  # the journal's lock says that nobody else is there
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        old = os.umask(0o177)
+        try:
+            with _short(self._folder) as path:
+                listener.bind(path)
+        finally:
+            os.umask(old)
+        listener.listen(16)
+        self._socket = listener
+        self._thread = threading.Thread(target=self._accept, name="kill-socket", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Close the socket."""
+        if self._socket is not None:
+            self._socket.shutdown(socket.SHUT_RDWR)
+            self._socket.close()
+            (self._folder / SOCKET).unlink(missing_ok=True)
+
+    def _accept(self) -> None:
+        assert self._socket is not None
+        while True:
+            try:
+                connection, _ = self._socket.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+
+    def _serve(self, connection: socket.socket) -> None:
+        with connection:
+            try:
+                connection.settimeout(READ_S)
+                asked = _read_line(connection)
+                said = self.kill(asked["scope"], asked.get("name", ""), _peer(connection), asked.get("reason", ""))
+                reply: dict[str, Any] = {"ok": True, **said._asdict()}
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                reply = {"ok": False, "message": f"not a kill: {error}"}
+            except OSError as error:
+                log.warning("the kill socket's client went away: %s", error)
+                return
+            try:
+                connection.sendall(json.dumps(reply).encode() + b"\n")
+            except OSError as error:
+                log.warning("the kill socket's client did not wait for its answer: %s", error)
+
+
+def kill_locally(folder: Path, scope: str, name: str, reason: str, timeout_s: float = 40.0) -> dict[str, Any]:
+    """Ask the gateway whose state folder this is to stop a scope. Raises OSError where none listens."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as line:
+        line.settimeout(timeout_s)
+        with _short(folder) as path:
+            line.connect(path)
+        line.sendall(json.dumps({"scope": scope, "name": name, "reason": reason}).encode() + b"\n")
+        return _read_line(line)
+
+
+@contextmanager
+def _short(folder: Path) -> Iterator[str]:
+    """The socket's path in few characters: Unix allows 107, and folders may be longer."""
+    descriptor = os.open(folder, os.O_PATH | os.O_DIRECTORY)
+    try:
+        yield f"/proc/self/fd/{descriptor}/{SOCKET}"
+    finally:
+        os.close(descriptor)
+
+
+def _read_line(connection: socket.socket) -> dict[str, Any]:
+    raw = b""
+    while not raw.endswith(b"\n"):
+        part = connection.recv(LINE_MAX)
+        raw += part
+        if not part or len(raw) > LINE_MAX:
+            raise ValueError(f"{len(raw)} bytes without a line of up to {LINE_MAX}")
+    found = json.loads(raw)
+    if not isinstance(found, dict) or not all(isinstance(value, str | int | bool) for value in found.values()):
+        raise ValueError("the line is no object of plain values")
+    return found
+
+
+def _peer(connection: socket.socket) -> str:
+    """Who is at the other end, as the kernel says."""
+    _, uid, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    try:
+        return f"local user {pwd.getpwuid(uid).pw_name}"
+    except KeyError:
+        return f"local user {uid}"
