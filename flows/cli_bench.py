@@ -59,6 +59,14 @@ def training(as_json: AsJson = False) -> None:
     _print(run(), "Training", as_json)
 
 
+@bench.command("linear")
+def linear(as_json: AsJson = False) -> None:
+    """How near agents come to the closed-form optimum of the linear-impact world, five seeds each: three minutes."""
+    from flows.bench.linear import run
+
+    _print(run(), "Linear-impact world", as_json)
+
+
 @bench.command("gateway")
 def gateway(as_json: AsJson = False) -> None:
     """Microseconds a decision with every control on, and what it costs to make decisions durable."""
