@@ -22,8 +22,12 @@ def spark() -> Any:
     if _spark is None:
         from feature_repo.pipeline.spark import spark_session
 
-        config = settings()
-        _spark = spark_session(cores=config.cores, driver_memory=config.driver_memory, master=config.spark_master)
+        config, conf = settings(), None
+        if config.spark_master is not None and config.spark_master.startswith("k8s://"):
+            from flows.kube.spark import kubernetes_conf
+
+            conf = kubernetes_conf(config)
+        _spark = spark_session(config.cores, config.driver_memory, config.spark_master, conf)
     return _spark
 
 

@@ -31,6 +31,26 @@ class Settings(BaseSettings):
     tracking_uri: str | None = Field(
         None, description="MLflow server that runs and the signed registry are published to; a SQLite file where absent"
     )
+    spark_executor_image: str | None = Field(None, description="Image of Spark's executors on Kubernetes")
+    spark_executors: int = Field(2, ge=1, description="Executor pods of a flow")
+    spark_executor_cores: int = Field(2, ge=1, description="Cores of an executor")
+    spark_executor_memory: str = Field("4g", description="Heap of an executor")
+    spark_executor_overhead: str = Field("2g", description="Memory of an executor beside its heap: Python's workers")
+    spark_auth_secret: Path = Field(
+        Path("/etc/shortfall/spark-auth/secret"), description="Where the driver finds the secret shared with executors"
+    )
+    spark_executor_secret: str = Field("spark-auth:secret", description="Secret and key that executors find it in")
+    spark_pod_template: Path = Field(Path("/etc/shortfall/spark/pod.yaml"), description="Template of an executor's pod")
+    spark_driver_service: str | None = Field(
+        None, description="Headless service that names the driver's pod; its address where absent"
+    )
+    spark_driver_port: int = Field(7078, ge=0, description="Port that executors call the driver at")
+    spark_block_port: int = Field(7079, ge=0, description="Port of the driver's blocks")
+    pod_name: str | None = Field(None, description="This pod's name, from the downward API")
+    pod_uid: str | None = Field(None, description="This pod's uid, from the downward API")
+    pod_ip: str | None = Field(None, description="This pod's address, from the downward API")
+    pod_namespace: str | None = Field(None, description="This pod's namespace, from the downward API")
+    job_name: str | None = Field(None, description="The Job that this pod belongs to, from the downward API")
     redis: str | None = Field(
         None, description="Redis of the online store, host:port and Redis' options behind it; SQLite where absent"
     )

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -54,13 +55,16 @@ def find_java() -> Path:
     return Path(found)
 
 
-def spark_session(cores: int = 2, driver_memory: str = "2g", master: str | None = None) -> SparkSession:
+def spark_session(
+    cores: int = 2, driver_memory: str = "2g", master: str | None = None, conf: Mapping[str, str] | None = None
+) -> SparkSession:
     """Start (or join) the Spark session of this process: loopback only, no UI, UTC, quiet.
 
     Args:
         cores: worker threads of the local master; also the number of shuffle partitions times two.
         driver_memory: heap of the Java process, e.g. `2g`; taken at its start, so only the first call decides.
         master: a Spark master URL, or None for `local[cores]`.
+        conf: what such a master needs besides; goes before what is set here, and unbinds this side from loopback.
 
     Returns:
         The session. Integers stay int64 from file to frame: events keep their nanoseconds.
@@ -72,7 +76,8 @@ def spark_session(cores: int = 2, driver_memory: str = "2g", master: str | None 
     # pyspark's launcher looks at JAVA_HOME first; a java on PATH may be a link into the runtime's folder.
     os.environ.setdefault("JAVA_HOME", str(java.resolve().parent.parent))
     os.environ["PYSPARK_PYTHON"] = os.environ["PYSPARK_DRIVER_PYTHON"] = sys.executable
-    os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
+    if conf is None:
+        os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
     from pyspark.sql import SparkSession
 
     active = SparkSession.getActiveSession()
@@ -82,7 +87,8 @@ def spark_session(cores: int = 2, driver_memory: str = "2g", master: str | None 
     logging_config = scratch / "log4j2.properties"
     logging_config.write_text(_LOG4J)
     builder = SparkSession.builder.appName("shortfall").master(master or f"local[{cores}]")
-    for key, value in _settings(cores, driver_memory, scratch, logging_config, local=master is None).items():
+    settings = _settings(cores, driver_memory, scratch, logging_config, local=master is None) | dict(conf or {})
+    for key, value in settings.items():
         builder = builder.config(key, value)
     session = builder.getOrCreate()
     session.sparkContext.setLogLevel("ERROR")
