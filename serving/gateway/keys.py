@@ -39,9 +39,9 @@ class Keys:
 
     def add(self, answers: Answers, request: Request, decision: Decision) -> None:
         """Remember an answer in the dictionary that `of` gave. Raises ValueError where the key has one."""
-        if request.key in answers:
+        answer = (request, decision)
+        if answers.setdefault(request.key, answer)[0] is not request:
             raise ValueError(f"key {request.key} was answered before")
-        answers[request.key] = answer = (request, decision)
         self.given.append(answer)
 
     def clear(self) -> None:

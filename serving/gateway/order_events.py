@@ -19,7 +19,7 @@ from serving.contracts.orders import (
 )
 from serving.gateway.events import Accepted, CancelSent, Refused, Reported, Unsent
 from serving.gateway.money import worth
-from serving.gateway.order_table import Order, Status
+from serving.gateway.order_table import Execution, Order, Status
 
 if TYPE_CHECKING:
     from serving.gateway.state import State
@@ -145,8 +145,6 @@ def _cancel_rejected(state: "State", order: Order, report: CancelRejected) -> No
 
 
 def _filled(state: "State", order: Order, report: Filled) -> None:
-    from serving.gateway.state import Execution
-
     key = (order.request.venue, report.exec_id)
     known = state.executions.get(key)
     if known is not None:

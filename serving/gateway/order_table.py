@@ -2,6 +2,8 @@
 
 from enum import IntEnum
 
+import msgspec
+
 from serving.contracts.orders import ChildOrder
 from serving.gateway.books import Leg, Node, OwnBook, Plain
 
@@ -17,6 +19,16 @@ class Status(IntEnum):
     DONE = 3  # filled, cancelled or expired; a late fill may still come
     REJECTED = 4  # the venue refused it: no fill may come
     UNSENT = 5  # it never reached the venue: no fill may come
+
+
+class Execution(msgspec.Struct, gc=False):
+    """A fill that the venue reported; `standing` turns false with a bust."""
+
+    order_id: int
+    price_ticks: int
+    lots: int
+    fee: int
+    standing: bool = True
 
 
 class Order(Plain):

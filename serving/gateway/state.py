@@ -13,10 +13,12 @@ import msgspec
 from serving.contracts.decisions import Allowed, Decision
 from serving.contracts.orders import ChildOrder, Request
 from serving.gateway.books import Exposure, Leg, Node, OwnBook, SymbolBook
-from serving.gateway.events import Event, Instrument
+from serving.gateway.events import Accepted, Event, Instrument
 from serving.gateway.keys import Answers, Keys
 from serving.gateway.limits import Limits
-from serving.gateway.order_table import Order
+from serving.gateway.order_events import EFFECTS as OF_ORDERS
+from serving.gateway.order_events import accepted
+from serving.gateway.order_table import Execution, Order
 
 Key = tuple[str, str, str]
 ScopeName = tuple[str, str]
@@ -31,16 +33,6 @@ class Sums:
 
     def __init__(self, nodes: tuple[Node, ...], leg: Leg, own: OwnBook, answers: Answers) -> None:
         self.nodes, self.leg, self.own, self.answers = nodes, leg, own, answers
-
-
-class Execution(msgspec.Struct, gc=False):
-    """A fill that the venue reported; `standing` turns false with a bust."""
-
-    order_id: int
-    price_ticks: int
-    lots: int
-    fee: int
-    standing: bool = True
 
 
 class Proposal(msgspec.Struct):
@@ -117,7 +109,10 @@ class State:
         """Change the state by one event. Raises where an event cannot follow the ones before: the caller halts."""
         if event.utc_ns > self.utc_ns:
             self.utc_ns = event.utc_ns
-        _EFFECTS[type(event)](self, event)
+        if type(event) is Accepted:  # most are
+            accepted(self, event)
+        else:
+            _EFFECTS[type(event)](self, event)
 
     def node(self, scope: str, name: str) -> Node:
         """The sums of a scope; empty ones where nothing happened yet."""
@@ -272,7 +267,6 @@ _DUMP_DECODER: msgspec.json.Decoder[Dump] = msgspec.json.Decoder(Dump)
 
 def _effects() -> dict[type, Callable[[State, Any], None]]:
     from serving.gateway.control_events import EFFECTS as OF_CONTROL
-    from serving.gateway.order_events import EFFECTS as OF_ORDERS
 
     return {**OF_ORDERS, **OF_CONTROL}
 

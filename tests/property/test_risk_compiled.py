@@ -37,6 +37,15 @@ def run(seed, requests, *folders):
     return done.stdout.split()
 
 
+@pytest.mark.timeout(600)
+def test_compiled_core_gives_the_reference_s_journal(tmp_path):
+    compile_core(tmp_path)
+    compiled, *of_compiled = run(3, 60_000, tmp_path)
+    reference, *of_reference = run(3, 60_000)
+    assert (compiled, reference) == ("True", "False")
+    assert of_compiled == of_reference
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(7_200)
 def test_compiled_core_gives_the_reference_s_journal_in_ten_million_requests(tmp_path):
