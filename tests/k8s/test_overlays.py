@@ -1,0 +1,88 @@
+"""What kubectl builds from each overlay: valid for the API server, whole, applied again and with a new tag."""
+
+import re
+import shutil
+
+import kubernetes_validate
+import pytest
+import yaml
+from manifests import K8S, OVERLAYS, build, everything, name_of, of_kind, overlay, pods
+
+KUBERNETES = "1.36"
+CUSTOM: set[str] = {"ServiceMonitor", "PrometheusRule"}
+"""Kinds of others, whose schemas kubernetes-validate has not."""
+
+
+def faults(document):
+    """What kubernetes-validate says of a document, a kind without a schema included unless it is listed."""
+    try:
+        kubernetes_validate.validate(document, KUBERNETES, strict=True)
+    except kubernetes_validate.ValidationError as error:
+        return [f"{name_of(document)}: {'.'.join(map(str, error.path))}: {error.message}"]
+    except kubernetes_validate.SchemaNotFoundError as error:
+        return [] if document["kind"] in CUSTOM else [f"{name_of(document)}: {error.message}"]
+    return []
+
+
+@pytest.mark.parametrize("name", OVERLAYS)
+def test_overlay_is_valid_for_the_api_server_with_unknown_fields_refused(name):
+    documents = everything(overlay(name))
+    assert len(documents) > 80
+    assert [fault for document in documents for fault in faults(document)] == []
+
+
+def test_validation_refuses_a_kind_that_is_not_listed():
+    assert "ServiceMonitors" in faults({"kind": "ServiceMonitors", "apiVersion": "v1", "metadata": {"name": "a"}})[0]
+
+
+def test_validation_refuses_a_field_that_no_schema_knows():
+    document = next(item for item in overlay("local") if item["kind"] == "Deployment")
+    document["spec"]["template"]["spec"]["containers"][0]["livenesProbe"] = {}
+    assert "livenesProbe" in faults(document)[0]
+
+
+@pytest.mark.parametrize("name", OVERLAYS)
+def test_no_document_stands_twice(name):
+    names = [name_of(document) for document in overlay(name)]
+    assert sorted(set(names)) == sorted(names)
+
+
+@pytest.mark.parametrize("name", OVERLAYS)
+def test_apply_with_a_new_tag_changes_no_job_that_is_there(name, tmp_path):
+    # a Job's template cannot be changed: whatever differs in one must show in its name
+    shutil.copytree(K8S, tmp_path / "k8s", ignore=shutil.ignore_patterns("images"))
+    path = tmp_path / "k8s" / "overlays" / name / "kustomization.yaml"
+    path.write_text(re.sub(r"newTag: 0\.1\.0", "newTag: 0.1.1", path.read_text()))
+    before = {name_of(job): job for job in of_kind(overlay(name), "Job")}
+    after = {name_of(job): job for job in of_kind(build(path.parent), "Job")}
+    assert before and after.keys().isdisjoint(before)
+    used = {
+        c["image"].rsplit(":", 1)[1]
+        for pod in pods(build(path.parent))
+        for c in pod.containers
+        if "shortfall/" in c["image"]
+    }
+    assert used == {"0.1.1"}
+
+
+@pytest.mark.parametrize("name", OVERLAYS)
+def test_setup_is_told_of_the_images_that_the_overlay_names(name, tmp_path):
+    shutil.copytree(K8S, tmp_path / "k8s", ignore=shutil.ignore_patterns("images"))
+    path = tmp_path / "k8s" / "overlays" / name / "kustomization.yaml"
+    settings = yaml.safe_load(path.read_text())
+    for item in settings["images"]:
+        if item["name"].startswith("shortfall/"):
+            item |= {"newName": f"registry.example:5000/{item['name']}", "newTag": "7"}
+    path.write_text(yaml.safe_dump(settings))
+    jobs = [pod for pod in pods(build(path.parent)) if pod.component == "setup"]
+    told = {item["name"]: item.get("value") for item in jobs[0].spec["containers"][0]["env"]}
+    assert told["SHORTFALL_IMAGE_DATA"] == "registry.example:5000/shortfall/data:7"
+    assert told["SHORTFALL_IMAGE_TRAIN"] == "registry.example:5000/shortfall/train:7"
+
+
+@pytest.mark.parametrize("name", OVERLAYS)
+def test_every_image_of_ours_is_named_by_the_overlay(name):
+    named = {
+        item["name"] for item in yaml.safe_load((K8S / "overlays" / name / "kustomization.yaml").read_text())["images"]
+    }
+    assert {"shortfall/data", "shortfall/train", "shortfall/serve", "shortfall/gateway", "shortfall/mlflow"} <= named
