@@ -55,7 +55,7 @@ class Killer:
         assert service.deciding is not None
         blocks = service.transport.blocks
         blocks.add(scope, name)
-        log.critical("KILL %s %s by %s: %s", scope, name, by, reason)
+        log.critical("KILL %s by %s: %s", f"{scope} {name}".strip(), by, reason)
 
         def in_turn() -> Blocked:
             try:

@@ -1,0 +1,226 @@
+"""What people may ask the gateway to do, each in the deciding thread; the kill alone waits in a thread of its own."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar
+
+from fastapi import FastAPI, Request
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+
+from serving.contracts.orders import LOTS_MAX, TEXT_MAX
+from serving.gateway.admin_guard import Armer, Killing, RiskModel, RiskOfficer, document
+from serving.gateway.changes import approve_limits, propose_limits, set_posture
+from serving.gateway.config import Commander, parse_book
+from serving.gateway.deciding import CALL_S, BusyError
+from serving.gateway.fix_out import read_now
+from serving.gateway.kill import check_scope, enable, order_liquidation, rearm
+from serving.gateway.limits import Limits, load_yaml
+from serving.gateway.live import SECOND_NS
+from serving.gateway.recovery import arm
+
+if TYPE_CHECKING:
+    from serving.gateway.service import GatewayService
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+Text = Annotated[str, StringConstraints(max_length=TEXT_MAX, pattern=r"^[ -~]*$")]
+ScopeName = Literal["all", "venue", "account", "strategy", "symbol"]
+
+
+class _Asked(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Place(_Asked):
+    """A scope by its kind and name; `all` has none."""
+
+    scope: ScopeName
+    name: Text = ""
+
+    @model_validator(mode="after")
+    def _is_scope(self) -> Self:
+        check_scope(self.scope, self.name)
+        return self
+
+
+class Kill(Place):
+    """Stop a scope."""
+
+    reason: str = Field("", max_length=500)
+
+
+class Change(_Asked):
+    """One exact change of limits."""
+
+    change: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+
+
+class Posture(Place):
+    """Shrink a scope's limits for a while."""
+
+    factor_bps: int = Field(ge=0, le=10_000)
+    lasts_s: int = Field(ge=1, le=86_400)
+
+
+class Position(_Asked):
+    """What the clearer holds for an account."""
+
+    account: Text
+    symbol: Text
+    lots: int = Field(ge=-LOTS_MAX, le=LOTS_MAX)
+
+
+class Positions(_Asked):
+    """What the clearer says, where it says anything."""
+
+    positions: list[Position] = Field([], max_length=100_000)
+
+
+class Nothing(_Asked):
+    """An empty object: what is asked needs no more."""
+
+
+def add_commands(app: FastAPI, service: "GatewayService") -> None:
+    """Register every POST."""
+    gateway = service.gateway
+
+    def log_it(what: str, who: Commander, **more: Any) -> None:
+        log.warning("%s by %s", what, who.subject, extra={"who": who.subject, **more})
+
+    @app.post("/v1/kill")
+    async def kill(asked: Kill, who: Killing) -> dict[str, Any]:
+        """Stop a scope: `blocked, flushed` once every venue is known to have taken all that was sent before."""
+        said = await asyncio.to_thread(service.killer.kill, asked.scope, asked.name, who.subject, asked.reason)
+        return said._asdict()
+
+    @app.post("/v1/reconcile")
+    async def reconcile(asked: Positions, who: Armer) -> dict[str, Any]:
+        """Ask venues and drop copies, compare, and say what does not agree."""
+        assert service.deciding is not None
+        log_it("reconcile", who)
+        positions = {(item.account, item.symbol): item.lots for item in asked.positions}
+        running = asyncio.run_coroutine_threadsafe(service.reconcile(positions), service.deciding.loop)
+        breaks = await _answer(asyncio.wrap_future(running), 10 * service.settings.reconcile_s)
+        return {"reconciled": gateway.state.reconciled, "breaks": list(breaks)}
+
+    @app.post("/v1/arm")
+    async def arm_(asked: Nothing, who: Armer) -> dict[str, Any]:
+        """Let new orders through; the book must be reconciled."""
+
+        def run() -> None:
+            arm(gateway, who.subject, read_now())
+            service.try_commit()
+
+        log_it("arm", who)
+        await in_turn(service, run)
+        return {"armed": True}
+
+    @app.post("/v1/rearm")
+    async def rearm_(asked: Place, who: Armer) -> dict[str, Any]:
+        """Lift a kill; nothing of its scope may be open, and the book must have been reconciled since."""
+
+        def run() -> None:
+            rearm(gateway, asked.scope, asked.name, who.subject, read_now())
+            service.try_commit()
+
+        log_it("rearm", who, scope=asked.scope, scope_name=asked.name)
+        await in_turn(service, run)
+        return {"rearmed": True}
+
+    @app.post("/v1/liquidate")
+    async def liquidate(asked: Place, who: RiskOfficer) -> dict[str, Any]:
+        """Order a killed scope to be liquidated; the second person's order lets reduce-only orders through."""
+
+        def run() -> bool:
+            holds = order_liquidation(gateway, asked.scope, asked.name, who.subject, read_now())
+            service.try_commit()
+            return holds
+
+        log_it("liquidate", who, scope=asked.scope, scope_name=asked.name)
+        return {"liquidating": await in_turn(service, run)}
+
+    @app.post("/v1/reset")
+    async def reset(asked: Place, who: RiskOfficer) -> dict[str, Any]:
+        """Reset what tripped in a scope: repeated orders, rejects, false fills. A person looked at it."""
+
+        def run() -> None:
+            enable(gateway, asked.scope, asked.name, who.subject, read_now())
+            service.try_commit()
+
+        log_it("reset", who, scope=asked.scope, scope_name=asked.name)
+        await in_turn(service, run)
+        return {"reset": True}
+
+    @app.post("/v1/posture")
+    async def posture(asked: Posture, who: RiskModel) -> dict[str, Any]:
+        """Shrink a scope's limits for a while; it can only tighten."""
+
+        def run() -> None:
+            lasts_ns = asked.lasts_s * SECOND_NS
+            set_posture(gateway, asked.scope, asked.name, asked.factor_bps, lasts_ns, who.subject, read_now())
+            service.try_commit()
+
+        await in_turn(service, run)
+        return {"posture": True}
+
+    @app.post("/v1/limits/approve")
+    async def approve(asked: Change, who: RiskOfficer) -> dict[str, Any]:
+        """Approve one exact change; it holds with the second person's approval."""
+
+        def run() -> bool:
+            holds = approve_limits(gateway, asked.change, who.subject, read_now())
+            service.try_commit()
+            return holds
+
+        log_it("approve limits", who, change=asked.change)
+        return {"holds": await in_turn(service, run)}
+
+    _add_documents(app, service, log_it)
+
+
+def _add_documents(app: FastAPI, service: "GatewayService", log_it: Callable[..., None]) -> None:
+    """Commands whose body is a document, YAML or JSON."""
+    gateway = service.gateway
+    body = {"required": True, "content": {"application/yaml": {"schema": {"type": "object"}}}}
+
+    @app.post("/v1/limits/propose", openapi_extra={"requestBody": body})
+    async def propose(request: Request, who: RiskOfficer) -> dict[str, Any]:
+        """Propose limits: what is tighter holds at once, the rest when two people approved that exact change."""
+        limits = Limits.load(await document(request))
+
+        def run() -> dict[str, Any]:
+            change = propose_limits(gateway, limits, who.subject, read_now())
+            service.try_commit()
+            return {"tightened": change.tightened, "change": change.change, "looser": list(change.looser)}
+
+        log_it("propose limits", who)
+        return await in_turn(service, run)
+
+    @app.post("/v1/day/start", openapi_extra={"requestBody": body})
+    async def day_start(request: Request, who: RiskOfficer) -> dict[str, Any]:
+        """Begin a day with the operator's book; says where it differs from what was held."""
+        book = parse_book(load_yaml(await document(request)), "day")
+        log_it("start day", who, day=book.day)
+        return {"differs": await in_turn(service, service.start_day, book)}
+
+    @app.post("/v1/day/end")
+    async def day_end(asked: Nothing, who: RiskOfficer) -> dict[str, Any]:
+        """End the day and roll the journal; no order may be open."""
+        log_it("end day", who)
+        return {"journal": await in_turn(service, service.end_day)}
+
+
+async def in_turn(service: "GatewayService", function: Callable[..., T], *arguments: Any) -> T:
+    """Run in the deciding thread. Raises what the function raised, or BusyError."""
+    assert service.deciding is not None
+    return await _answer(asyncio.wrap_future(service.deciding.call(function, *arguments)), CALL_S)
+
+
+async def _answer(future: "Awaitable[T]", limit_s: float) -> T:
+    try:
+        return await asyncio.wait_for(asyncio.shield(future), limit_s)
+    except TimeoutError as error:
+        if isinstance(error, BusyError):
+            raise
+        raise BusyError(f"the deciding thread did not answer within {limit_s:g} s: it may still be done") from error
