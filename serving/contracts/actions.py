@@ -22,17 +22,19 @@ BEHIND_TICKS = 4
 
 @njit(cache=True)
 def discrete_order(
-    action: int, side: int, due: int, own_px: int, own_sz: int, opp_px: int, opp_sz: int, rest_px: int, rest_lots: int
-) -> tuple[int, int, int, bool]:
+    action: int, side: int, due: int, own_px: int, own_sz: int, opp_px: int, opp_sz: int, rest_px: int, rest_lots: int,
+    wait_keeps: bool = False,
+) -> tuple[int, int, int, bool]:  # fmt: skip
     """The order of a discrete action, and whether the action was impossible and played as WAIT.
 
-    WAIT cancels what rests, PLACE rests the `due` lots at the own best price, IMPROVE one tick inside the spread, CROSS
-    takes them. The best price is that of the others: an own order that rests alone at a better one is the best there
-    is, and PLACE leaves it where it is instead of giving up the front of the queue.
+    WAIT cancels what rests, or leaves it as it stands with `wait_keeps`; PLACE rests the `due` lots at the own best
+    price, IMPROVE one tick inside the spread, CROSS takes them. The best price is that of the others: an own order that
+    rests alone at a better one is the best there is, and PLACE leaves it where it is instead of giving up the front of
+    the queue.
     """
     possible = action_allowed(action, due, own_px, own_sz, opp_px, opp_sz)
     if not possible or action == WAIT:
-        return 0, 0, 0, not possible
+        return (rest_px, rest_lots, 0, not possible) if wait_keeps and rest_lots > 0 else (0, 0, 0, not possible)
     if action == CROSS:
         return 0, 0, due, False
     if action == IMPROVE:

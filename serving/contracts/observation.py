@@ -31,6 +31,7 @@ _PRIVATE: tuple[tuple[str, float, float], ...] = (
 )
 PRIVATE_NAMES = tuple(name for name, _, _ in _PRIVATE)
 OPPOSITE_QUEUE_SHARE = PRIVATE_NAMES.index("opposite_queue_share")
+RESTING, REST_DISTANCE_TICKS = PRIVATE_NAMES.index("resting"), PRIVATE_NAMES.index("rest_distance_ticks")
 REMAINING_FRACTION, MID_MOVE_BPS = PRIVATE_NAMES.index("remaining_fraction"), PRIVATE_NAMES.index("mid_move_bps")
 MARKET_NAMES = SIGNAL_V1
 FORECAST_NAMES = tuple(f"forecast_{h}s_bps" for h in FORECAST_HORIZONS_S)

@@ -53,6 +53,7 @@ def plan_of(policy: Policy, horizon_ns: int) -> Plan:
         per_slice=int(made_for.get("decisions_per_slice", 1)),
         every_events=int(made_for.get("decision_every_events") or 0),
         ahead=int(made_for.get("ahead_slices", 1)),
+        wait_keeps=bool(made_for.get("wait_keeps", False)),
         fill_model=str(made_for.get("fill_model", "conservative")),
         signal_window=policy.signal_window,
         feature_names=policy.feature_names,
@@ -125,8 +126,9 @@ def target_of(
         found = continuous_order(action[0], action[1], parent.side, due, own_px, own_sz, opp_px, opp_sz)
     else:
         found = discrete_order(
-            int(action[0]), parent.side, due, own_px, own_sz, opp_px, opp_sz, resting.price_ticks, resting.lots
-        )
+            int(action[0]), parent.side, due, own_px, own_sz, opp_px, opp_sz, resting.price_ticks, resting.lots,
+            plan.wait_keeps,
+        )  # fmt: skip
     return int(found[0]), int(found[1]), int(found[2])
 
 

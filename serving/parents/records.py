@@ -28,6 +28,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     per_slice: int = 1  # decisions a slice
     every_events: int = 0  # decide after so many book rows instead; 0: by the clock
     ahead: int = 1  # slices that may be asked for ahead of the schedule
+    wait_keeps: bool = False  # waiting leaves what rests as it stands instead of cancelling it
     fill_model: str = "conservative"  # how the queue ahead of a resting order is estimated
     signal_window: int = 0  # rows that the signal model sees; 0: no forecasts
     feature_names: tuple[str, ...] = ()  # of the signal model

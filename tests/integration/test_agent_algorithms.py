@@ -72,14 +72,16 @@ def test_training_when_killed_then_goes_on_to_the_bytes_of_an_unbroken_one(featu
 
 
 def test_training_when_settings_compete_then_all_seeds_train_with_the_one_whose_rule_is_best(features_dir, tmp_path):
-    config = replace(TINY, ahead_candidates=(0, 10), seeds=(3, 4))
+    config = replace(TINY, ahead_candidates=(0, 10), pace_candidates=(1, 2), seeds=(3, 4))
     reports = []
     summary = train(features_dir, tmp_path / "both", config, lambda *report: reports.append(report))
-    scores = json.loads((tmp_path / "both" / "curves.json").read_text())["ahead_candidates_bps"]
-    winner = min(scores, key=lambda name: scores[name])
-    assert set(scores) == {"0", "10"} and summary["ahead_slices"] == int(winner)
+    scores = json.loads((tmp_path / "both" / "curves.json").read_text())["candidates"]
+    winner = min(scores, key=lambda row: row["rule_bps"])
+    ahead, pace = winner["ahead_slices"], winner["decisions_per_slice"]
+    assert {(row["ahead_slices"], row["decisions_per_slice"]) for row in scores} == {(0, 1), (10, 1), (0, 2), (10, 2)}
+    assert (summary["ahead_slices"], summary["decisions_per_slice"]) == (ahead, pace)
     assert reports[-1][:2] == (2 * config.env_steps,) * 2
-    alone = train(features_dir, tmp_path / "alone", config.with_ahead(int(winner)))
+    alone = train(features_dir, tmp_path / "alone", config.with_candidate(ahead, pace))
     assert alone == summary
     for name in ("bundle", "bundle_untrained", "seeds"):
         assert files_of(tmp_path / "both" / name) == files_of(tmp_path / "alone" / name)

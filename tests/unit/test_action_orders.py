@@ -45,6 +45,13 @@ def test_place_leaves_an_order_that_stands_alone_at_a_better_price(action, rest_
     assert mirrored == (204 - price, 9, 0, False)
 
 
+@pytest.mark.parametrize(("action", "due"), [(WAIT, 9), (WAIT, 0), (PLACE, 0), (4, 9)])
+def test_wait_that_keeps_leaves_what_rests_as_it_stands(action, due):
+    masked = action != WAIT
+    assert discrete_order(action, 1, due, *BOOK, 98, 5, True) == (98, 5, 0, masked)
+    assert discrete_order(action, 1, due, *BOOK, 98, 0, True) == (0, 0, 0, masked)
+
+
 @pytest.mark.parametrize(
     ("share", "aggressiveness", "due", "book", "wanted"),
     [

@@ -160,6 +160,15 @@ def test_decisions_within_a_slice_are_even_and_leave_the_schedule_alone(day):
     np.testing.assert_allclose(due, [1, 1, 1, 2, 2, 2, 3], atol=1e-6)
 
 
+@pytest.mark.parametrize(("wait_keeps", "rests"), [(True, 1.0), (False, 0.0)])
+def test_wait_keeps_what_rests_only_where_the_settings_say_so(day, wait_keeps, rests):
+    env = ExecutionEnv([day], replace(CONFIG, decision_interval_s=1, ahead_slices=600, wait_keeps=wait_keeps))
+    env.reset(options={"parent": ParentOrder(0, 1, 60, open_ns() + 60 * NS, 600 * NS)})
+    placed, *_ = env.step(1)
+    waited, *_ = env.step(0)
+    assert (placed["observation"][3], waited["observation"][3]) == (1.0, rests)
+
+
 def test_continuous_place_wait_and_cross_earn_what_the_discrete_ones_do(day):
     twins = {0: (-1.0, 0.0), 1: (1.0, 0.0), 3: (1.0, 1.0)}
     parent = ParentOrder(0, -1, 60, open_ns() + 900 * NS, 600 * NS)

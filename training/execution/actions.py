@@ -34,6 +34,7 @@ class StepSettings(NamedTuple):
     slices: int
     ahead_slices: int
     continuous: bool
+    wait_keeps: bool
     maker_fee_bps: float
     taker_fee_bps: float
     risk_aversion: float
@@ -49,6 +50,7 @@ def step_settings(config: ExecutionConfig) -> StepSettings:
         config.slices,
         config.ahead_slices,
         config.actions == "continuous",
+        bool(config.wait_keeps),
         float(config.maker_fee_bps),
         float(config.taker_fee_bps),
         float(config.risk_aversion),
@@ -157,8 +159,9 @@ def message_of(state, action, settings, own_px, own_sz, opp_px, opp_sz):
     else:
         standing_px = state.rest_px + state.shift
         order = discrete_order(
-            np.int64(action[0]), side, due, own_px, own_sz, opp_px, opp_sz, standing_px, state.rest_lots
-        )
+            np.int64(action[0]), side, due, own_px, own_sz, opp_px, opp_sz, standing_px, state.rest_lots,
+            settings.wait_keeps,
+        )  # fmt: skip
     rest_px, rest_lots, cross_lots, changed = order
     state.masked += changed
     return rest_px, rest_lots, cross_lots

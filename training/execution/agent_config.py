@@ -164,6 +164,10 @@ class AgentConfig:
     """Values of `execution`'s `ahead_slices` that compete: the one whose static rule is best on the validation days is
     trained with, since a rule is judged in seconds; empty: that of `execution` alone."""
 
+    pace_candidates: tuple[int, ...] = ()
+    """Values of `execution`'s `decisions_per_slice` that compete in the same way, with each of `ahead_candidates`;
+    empty: that of `execution` alone."""
+
     checkpoint_every: int = 0
     """Updates between two checkpoints from which a killed training goes on; 0: it starts again from its seed."""
 
@@ -216,8 +220,8 @@ class AgentConfig:
                 f"{self.cvar_weight}: the tail is one of whole costs"
             )
         execution = ExecutionConfig.from_dict(self.execution)
-        for value in self.ahead_candidates:
-            ExecutionConfig.from_dict({**self.execution, "ahead_slices": value})
+        for ahead, pace in self.candidates:
+            ExecutionConfig.from_dict({**self.execution, "ahead_slices": ahead, "decisions_per_slice": pace})
         kinds = {ExecutionConfig.from_dict({**self.execution, **item}).actions for item in self.variants}
         if kinds - {execution.actions}:
             raise InputError(f"agent variants have actions {sorted(kinds)}, execution has {execution.actions}")
@@ -246,9 +250,17 @@ class AgentConfig:
             checkpoint_every=20,
         )
 
-    def with_ahead(self, slices: int) -> Self:
+    @property
+    def candidates(self) -> list[tuple[int, int]]:
+        """Every pair of `ahead_slices` and `decisions_per_slice` that competes; that of `execution` where none does."""
+        execution = ExecutionConfig.from_dict(self.execution)
+        aheads = self.ahead_candidates or (execution.ahead_slices,)
+        return [(a, p) for p in self.pace_candidates or (execution.decisions_per_slice,) for a in aheads]
+
+    def with_candidate(self, ahead: int, pace: int) -> Self:
         """The same with one candidate alone."""
-        return replace(self, execution={**self.execution, "ahead_slices": slices}, ahead_candidates=())
+        execution = {**self.execution, "ahead_slices": ahead, "decisions_per_slice": pace}
+        return replace(self, execution=execution, ahead_candidates=(), pace_candidates=())
 
     @property
     def updates(self) -> int:

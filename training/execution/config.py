@@ -27,6 +27,7 @@ class ExecutionConfig:
     first_start_s: int = 60  # the first arrival of a session window comes this long after its open
     room_s: int = 5  # time that must be left between horizon and close for the forced sweep to arrive
     ahead_slices: int = 1  # slices that an agent may be ahead of the TWAP schedule
+    wait_keeps: bool = False  # the discrete action wait leaves what rests as it stands instead of cancelling it
     actions: str = "discrete"  # one of serving.contracts.actions.ACTION_SETS
     maker_fee_bps: float = 0.0
     taker_fee_bps: float = 0.0

@@ -80,7 +80,7 @@ class ExecutionEnv(gym.Env[Observation, Action]):
 
     | action | message |
     | --- | --- |
-    | 0 wait | cancel what rests |
+    | 0 wait | cancel what rests; with `wait_keeps` leave it as it stands |
     | 1 place | rest `due` lots at the own best price of the decision, or where an own order stands alone before it |
     | 2 improve | rest `due` lots one tick inside the spread; masked where the spread is one tick |
     | 3 cross | take `due` lots from the visible book at once (IOC) |

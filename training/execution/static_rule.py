@@ -15,6 +15,8 @@ from serving.contracts.observation import (
     OBSERVATION_NAMES,
     OPPOSITE_QUEUE_SHARE,
     PLACE,
+    REST_DISTANCE_TICKS,
+    RESTING,
     WAIT,
 )
 from training.execution.config import ExecutionConfig
@@ -29,15 +31,20 @@ _THIN_BONUS = 3.0
 
 
 def static_rule(
-    observation: NDArray[np.float32], action_mask: NDArray[Any], thin_share: float = THIN_SHARE
+    observation: NDArray[np.float32], action_mask: NDArray[Any], thin_share: float = THIN_SHARE, keep_ticks: int = 0
 ) -> NDArray[np.int64]:
     """The rule's actions (N,) for `observation` (N, D) and `action_mask` (N, 4).
 
-    The best allowed of: CROSS where the opposite queue is thinner than `thin_share` (0: never), PLACE, WAIT.
+    The best allowed of: CROSS where the opposite queue is thinner than `thin_share` (0: never), PLACE, WAIT. With
+    `keep_ticks` it does not follow the best price until that is farther than so many ticks from what rests: for an
+    environment in which waiting keeps what rests.
     """
     thin = observation[:, OPPOSITE_QUEUE_SHARE] < np.float32(thin_share)
     crosses = thin & (action_mask[:, CROSS] > 0.5)
     places = action_mask[:, PLACE] > 0.5
+    if keep_ticks:
+        away = observation[:, REST_DISTANCE_TICKS]
+        places &= (observation[:, RESTING] < 0.5) | (away < 0.5) | (away > keep_ticks + 0.5)
     return np.where(crosses, CROSS, np.where(places, PLACE, WAIT)).astype(np.int64)
 
 

@@ -62,8 +62,8 @@ def train_agent(
 
     facts = {**config.as_content(), "data_fingerprint": training.fingerprint()}
     total = len(config.seeds) * config.updates * config.batch_steps
-    candidates: dict[str, float] = {}
-    if config.ahead_candidates:
+    candidates: list[dict[str, float]] = []
+    if len(config.candidates) > 1:
         config, candidates = _compete(features_dir, forecasts_dir, config, (training, validation))
         training, validation = open_worlds(features_dir, forecasts_dir, config, (training, validation))
     outcomes: list[Outcome] = []
@@ -93,6 +93,7 @@ def train_agent(
         "seed": trained.seed,
         "seeds": len(outcomes),
         "ahead_slices": training.execution.ahead_slices,
+        "decisions_per_slice": training.execution.decisions_per_slice,
         "env_steps": sum(outcome[0].curve[-1].env_steps for outcome in outcomes),
         "best_env_steps": steps,
         "validation_bps": round(trained.best_validation_bps, 4),
@@ -103,13 +104,18 @@ def train_agent(
 
 def _compete(
     features_dir: Path, forecasts_dir: Path | None, config: AgentConfig, opened: tuple[ExecutionWorld, Validation]
-) -> tuple[AgentConfig, dict[str, float]]:
-    """`config` with the candidate whose best static rule costs least on the validation days, and all costs, bps."""
-    costs: dict[str, float] = {}
-    for slices in config.ahead_candidates:
-        training, validation = open_worlds(features_dir, forecasts_dir, config.with_ahead(slices), opened)
-        costs[str(slices)] = best_rule(validation.mean_is_bps, training.execution.actions == "continuous")[1]
-    return config.with_ahead(int(min(costs, key=lambda name: costs[name]))), costs
+) -> tuple[AgentConfig, list[dict[str, float]]]:
+    """`config` with the candidate whose best static rule costs least on the validation days, and all costs, bps.
+
+    The first of equals wins.
+    """
+    costs: list[dict[str, float]] = []
+    for ahead, pace in config.candidates:
+        training, validation = open_worlds(features_dir, forecasts_dir, config.with_candidate(ahead, pace), opened)
+        cost = best_rule(validation.mean_is_bps, training.execution)[1]
+        costs.append({"ahead_slices": ahead, "decisions_per_slice": pace, "rule_bps": cost})
+    best = min(costs, key=lambda row: row["rule_bps"])
+    return config.with_candidate(int(best["ahead_slices"]), int(best["decisions_per_slice"])), costs
 
 
 def train_seed(
@@ -129,7 +135,7 @@ def train_seed(
 
     continuous = training.execution.actions == "continuous"
     rule = continuous_rule(static_rule) if continuous else static_rule
-    imitated, imitated_bps = best_rule(validation.mean_is_bps, continuous)
+    imitated, imitated_bps = best_rule(validation.mean_is_bps, training.execution)
     half = config.normaliser_steps // 2
     drawing = random_policy(np.random.default_rng([seed, 1]), continuous)
     explored = roll_out(training.make_env, drawing, half, config, seed)
@@ -169,13 +175,13 @@ def _write_curves(
     validation: Validation,
     chosen: Trained,
     outcomes: list[Outcome],
-    candidates: dict[str, float],
+    candidates: list[dict[str, float]],
 ) -> None:
     """All curves and the choice, as data: no times, no paths."""
     content = {
         "config": config.as_content(),
         "chosen_seed": chosen.seed,
-        "ahead_candidates_bps": candidates,
+        "candidates": candidates,
         "validation": {
             "days": list(validation.days),
             "parents": len(validation.parents),

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from feature_repo.errors import InputError
 from training.execution.agent_config import AgentConfig
+from training.execution.config import ExecutionConfig
 from training.execution.ppo import Policy, deterministic_torch
 from training.execution.static_rule import THIN_SHARE, static_rule
 
@@ -27,6 +28,10 @@ MARGIN_BPS = 0.2
 THIN_SHARES = (0.0, 0.05, 0.1, THIN_SHARE)
 """Thresholds of the rules that compete to be imitated; at 0 it rests throughout. How often crossing pays depends on how
 often one may decide: every two seconds there is nearly always a queue that is thin for a moment."""
+
+KEEP_TICKS = (0, 1, 2)
+"""Ticks by which the best price may move away before those rules follow it; others than 0 compete where waiting leaves
+what rests. A price that has moved by a tick often comes back, to an order that has kept its place in the queue."""
 
 SHUT_OUT = 1e12
 """Scale of a column that a policy shall not see."""
@@ -55,13 +60,14 @@ def continuous_rule(rule: Policy) -> Policy:
     return act
 
 
-def best_rule(judge: Callable[[Policy], float], continuous: bool = False) -> tuple[Policy, float]:
-    """The static rule of the threshold among THIN_SHARES that `judge` gives the lowest cost, and that cost, bps.
+def best_rule(judge: Callable[[Policy], float], execution: ExecutionConfig) -> tuple[Policy, float]:
+    """The static rule that `judge` gives the lowest cost, and that cost, bps; the first of equals wins.
 
-    The first of equals wins.
+    Those of every threshold of THIN_SHARES compete, where waiting keeps what rests with each of KEEP_TICKS.
     """
-    rules: list[Policy] = [partial(static_rule, thin_share=share) for share in THIN_SHARES]
-    if continuous:
+    keeps = KEEP_TICKS if execution.wait_keeps and execution.actions == "discrete" else KEEP_TICKS[:1]
+    rules: list[Policy] = [partial(static_rule, thin_share=s, keep_ticks=k) for k in keeps for s in THIN_SHARES]
+    if execution.actions == "continuous":
         rules = [continuous_rule(rule) for rule in rules]
     costs = [judge(rule) for rule in rules]
     best = int(np.argmin(costs))
