@@ -1,6 +1,8 @@
-"""The `shortfall venue` command: the paper venue on a laptop. On a cluster it starts by itself."""
+"""The commands that serve, on a laptop: venue, parents. On a cluster each process starts by itself."""
 
 import typer
+
+from flows.cli_trade import trade
 
 
 def venue(context: typer.Context) -> None:
@@ -12,7 +14,28 @@ def venue(context: typer.Context) -> None:
         raise typer.Exit(code)
 
 
+def decide(context: typer.Context) -> None:
+    """Start the decide service: policies and signal models over HTTP; settings as of `python -m serving.decide`."""
+    from serving.decide.__main__ import main
+
+    code = main(context.args)
+    if code:
+        raise typer.Exit(code)
+
+
+def parents(context: typer.Context) -> None:
+    """Start the EMS, which works parent orders: HTTP and FIX 4.4 in; settings as of `python -m serving.parents`."""
+    from serving.parents.__main__ import main
+
+    code = main(context.args)
+    if code:
+        raise typer.Exit(code)
+
+
 def add_serve_commands(app: typer.Typer) -> None:
     """Register the commands that serve."""
     loose = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
     app.command("venue", context_settings=loose)(venue)
+    app.command("parents", context_settings=loose)(parents)
+    app.command("decide", context_settings=loose)(decide)
+    app.command("trade")(trade)

@@ -1,7 +1,7 @@
 """The lines to the gateway: what may be sent now, and how what was lost with a line is learned again.
 
-A ChildOrder repeated under its key is answered with all reports of that order so far, then with the first decision: so
-each order that is not done is repeated when its line is back, byte for byte, and until the decision comes its parent
+When a line opens the gateway repeats the day's reports, then answers a ChildOrder repeated under its key as at first.
+So each order that is not done is repeated when its line is back, byte for byte, and until the decision comes its parent
 sends nothing. An order that was never answered, and that nobody wants any more, is not repeated, since it might be
 taken only now: a cancel asks for it first. If the gateway does not know it, it never arrived, and is given up for good.
 """
@@ -116,8 +116,9 @@ class Lines:
         return self._kept.pop((account, order_id), []) if order_id else []
 
     def is_old_news(self, account: str, child: Child, report: Report) -> bool:
-        """Whether a report that is repeated with an order's status is known already."""
-        return child.key in self._lines[account].doubt and not _is_news(child, report)
+        """Whether a report that is repeated after a lost line, or with an order's status, is known already."""
+        line = self._lines[account]
+        return (not line.up or child.key in line.doubt) and not _is_news(child, report)
 
     def never_arrived(self, child: Child | None, request: Request, decision: Decision) -> bool:
         """Record that an order that was asked for by cancel is unknown to the gateway."""

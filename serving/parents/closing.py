@@ -7,7 +7,6 @@ from serving.contracts.orders import Request
 from serving.contracts.tca import shortfall, sweep_cost
 from serving.parents.orders import Parent, Phase
 from serving.parents.outputs import Bench, ParentRequest, Refusal, Run
-from serving.parents.planning import withdraw
 from serving.parents.records import Ended, Finishing, How
 
 if TYPE_CHECKING:
@@ -69,6 +68,9 @@ class Closer:
             if not parent.open_children:
                 self._end(parent, run, "filled")
             return False
+        rest = parent.resting
+        if rest is not None and rest.crossing and rest.is_settled:
+            core.withdraw_all(parent)  # it took what there was: no more than that was wanted
         if parent.phase is Phase.WORKING and core.now_ns < parent.end_ns:
             return True
         if parent.phase is Phase.WORKING:
@@ -121,10 +123,6 @@ class Closer:
         """Take what is left, again while there is room; then cancel what is open, and end with what is left stated."""
         core = self._core
         if core.now_ns < parent.end_ns + core.rules.room_ns:
-            rest = parent.resting
-            if rest is not None and rest.crossing and rest.is_settled and not core.lines.blocks(parent):
-                for step in withdraw(rest):  # it took what there was: no more than that was wanted
-                    core.carry_out(parent, step, rest.request.strategy)
             core.decider.take(parent, run, parent.left)
             return
         core.withdraw_all(parent)

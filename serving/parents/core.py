@@ -81,7 +81,8 @@ class Core:
         for market in self.markets.values():
             market.advance(self.now_ns)
         for parent in self.state.working:
-            self._step(parent)
+            if parent.phase is not Phase.WAITING or parent.start_ns <= self.now_ns:
+                self._step(parent)
 
     def submit(self, request: ParentRequest, utc_ns: int) -> Parent:
         """Take a parent order; the same one again gives what it became. Raises Refusal."""

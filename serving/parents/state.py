@@ -57,6 +57,7 @@ class State:
         self.session = ""
         self.utc_ns = 0
         self.parents: dict[int, Parent] = {}
+        self.at_work: dict[int, Parent] = {}  # those that are not done
         self.by_id: dict[tuple[str, str], int] = {}
         self.children: dict[str, Child] = {}  # by the key of their ChildOrder
         self.orders: dict[tuple[str, int], Child] = {}  # by account and the gateway's number
@@ -78,7 +79,7 @@ class State:
     @property
     def working(self) -> list[Parent]:
         """Parents that are not done, oldest first."""
-        return [parent for parent in self.parents.values() if parent.phase is not Phase.ENDED]
+        return list(self.at_work.values())
 
     # What each record does --------------------------------------------------------------------------------------------
 
@@ -103,7 +104,7 @@ class State:
             source=record.source, peer=record.peer, trader=record.trader, taken_ns=record.utc_ns,
             asked_lots=record.lots, first_id=record.parent_id, sums=CostSums(record.side, 0),
         )  # fmt: skip
-        self.parents[record.number] = parent
+        self.parents[record.number] = self.at_work[record.number] = parent
         self.by_id[record.account, record.parent_id] = record.number
 
     def _began(self, record: Began) -> None:
@@ -148,6 +149,7 @@ class State:
         parent = self.parents[record.number]
         parent.phase, parent.how, parent.tca = Phase.ENDED, record.how, record.tca
         parent.finished_ns = record.market_ns
+        del self.at_work[parent.number]
         parent.reason = record.reason or parent.reason
 
     def _sent(self, record: Sent) -> None:
