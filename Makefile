@@ -11,6 +11,7 @@ DATA ?=
 SYMBOLS ?=
 FROM ?=
 TO ?=
+DATE ?=
 PROFILE ?= quick
 NAME ?= pipeline
 ARGS ?=
@@ -18,7 +19,7 @@ SHORTFALL_TIMEZONE ?= UTC
 export SHORTFALL_TIMEZONE
 
 .PHONY: images push pin-digests sbom image-locks
-.PHONY: help setup nightly up backfill bench data-tables test test-slow test-servers test-gpu test-cluster ui-test lint format constraints clean
+.PHONY: help setup nightly trade up backfill bench data-tables test test-slow test-servers test-gpu test-cluster ui-test lint format constraints clean
 
 help: ## List every target
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -38,6 +39,10 @@ $(READY): pyproject.toml constraints.txt constraints-hashed.txt
 nightly: $(READY) ## The nightly flow: SOURCE=synthetic|lean|shfe DATA= SYMBOLS=A,B FROM= TO= PROFILE=quick|full ARGS=
 	@$(BIN)/shortfall nightly --source $(SOURCE) $(if $(DATA),--data $(DATA)) $(if $(SYMBOLS),--symbols $(SYMBOLS)) \
 	  $(if $(FROM),--from $(FROM)) $(if $(TO),--to $(TO)) --profile $(PROFILE) $(ARGS)
+
+trade: $(READY) ## Trade a day behind the gateway, to its TCA report: SOURCE=synthetic|shfe|... DATA= SYMBOLS= DATE= ARGS=
+	@$(BIN)/shortfall trade --source $(SOURCE) $(if $(DATA),--data $(DATA)) $(if $(SYMBOLS),--symbols $(SYMBOLS)) \
+	  $(if $(DATE),--date $(DATE)) $(ARGS)
 
 up: $(READY) ## Prefect server with its UI, a worker and the deployments, nightly schedule on; Ctrl-C stops all
 	@$(BIN)/shortfall up $(ARGS)

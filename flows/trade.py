@@ -13,7 +13,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -23,11 +22,11 @@ from numpy.typing import NDArray
 from feature_repo.errors import ShortfallError
 from flows.ids import lake
 from flows.trade_backtest import backtest
-from flows.trade_day import TradeDay, TradeParams, prepare
+from flows.trade_day import TradeDay, TradeParams
 from flows.trade_desk import Desk, denials, start_desk, why_not_ready
 from flows.trade_live import compare, read_live
 from flows.trade_processes import Team
-from flows.trade_report import RunFacts, summarise, write_report
+from flows.trade_report import RunFacts, summarise, table_rows, write_report
 from serving.wire.feed import Until
 from serving.wire.feed_socket import FeedClient
 from serving.wire.feed_state import Event, Follower
@@ -59,15 +58,17 @@ class Progress:
 Show = Callable[[Progress], None]
 
 
-def trade(
-    params: TradeParams, show: Show = lambda progress: None, say: Callable[[str], None] = print
+def trade_day(
+    day: TradeDay,
+    params: TradeParams,
+    show: Show = lambda progress: None,
+    say: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
-    """Trade a day to its report; gives what `shortfall trade --json` prints.
+    """Trade a prepared day to its report; gives what `shortfall trade --json` prints.
 
-    Whatever happens, no process is left when this returns or raises. Raises InputError for a day that cannot be had,
-    ProcessFailedError where a process ended, ShortfallError where the day stood still.
+    Whatever happens, no process is left when this returns or raises. Raises ProcessFailedError where a process ended,
+    ShortfallError where the day stood still or the gateway took nothing.
     """
-    day = prepare(params)
     folder = lake().root / "trade" / f"{day.date}-{datetime.now(UTC).strftime('%Y%m%dT%H%M%S')}-{os.getpid()}"
     names = ", ".join(sorted(market.instrument.symbol for market in day.days))
     say(f"{names} on {day.date}: {len(day.parents)} parents, policy version {day.version} ({day.bundle.kind})")
@@ -81,7 +82,8 @@ def trade(
     run = RunFacts(params.pace, seconds, market_s, refused, team.codes(), team.killed)
     found = summarise(day, rows, run)
     found["report"] = str(write_report(folder, day, rows, found))
-    return found
+    head, table = table_rows(rows)
+    return {**found, "head": [f"{title} {unit}".strip() for title, unit in head], "table": table}
 
 
 async def _conduct(
@@ -222,9 +224,3 @@ async def _get(http: aiohttp.ClientSession, path: str) -> dict[str, Any]:
         if answer.status != 200:
             raise ShortfallError(f"parents answer {path} with {answer.status}: {str(content)[:300]}")
         return content
-
-
-def latest_report() -> Path | None:
-    """The newest report of a traded day, None where there is none."""
-    found = sorted((lake().root / "trade").glob("*/report.html"), key=lambda path: path.stat().st_mtime)
-    return found[-1] if found else None

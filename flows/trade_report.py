@@ -99,7 +99,7 @@ def write_report(folder: Path, day: TradeDay, rows: Sequence[Comparison], found:
     from training.evaluation.page import definitions, figure_html, page, section, table
 
     mark = "SYNTHETIC" if day.synthetic else ""
-    head, body = table_rows(day, rows)
+    head, body = table_rows(rows)
     facts = [
         ("policy", f"{day.bundle.kind}, version {day.version}, sha256 {day.bundle.sha256}"),
         ("data", f"{day.source}, features {day.stages[-1].id}, session {day.date}"),
@@ -131,7 +131,7 @@ def write_report(folder: Path, day: TradeDay, rows: Sequence[Comparison], found:
     return target
 
 
-def table_rows(day: TradeDay, rows: Sequence[Comparison]) -> tuple[list[tuple[str, str]], list[list[str]]]:
+def table_rows(rows: Sequence[Comparison]) -> tuple[list[tuple[str, str]], list[list[str]]]:
     """Head and cells of the table of parents."""
     head = [("parent", ""), ("arrival", "UTC"), ("side", ""), ("lots", ""), ("ended", ""), ("live", "bps"),
             ("backtest", "bps"), ("difference", "bps"), ("passive", "%"), ("fills", ""), ("decisions", "same"),
