@@ -1,5 +1,6 @@
 """Agents outside the night: trained on any source, or judged from their bundle on days that they never saw."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,7 @@ def train_flow(params: NightlyParams) -> dict[str, Any]:
         "held_out_days": test_days,
         "bundle": str(folder / "bundle"),
         "curves": str(folder / "curves.json"),
+        "times": json.loads((folder / "times.json").read_text()),
     }
 
 

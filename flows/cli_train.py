@@ -79,7 +79,19 @@ def train_agent(
     rows = report["trials"] if search else [report["agent"]]
     _table("Trials, best first" if search else "Training", rows)
     if not search:
+        for row in report["times"]["seeds"]:
+            typer.echo(f"Seed {row['seed']}: {_crossing(row, report['times']['twap_passive_bps'])}")
         typer.echo(f"Bundle: {report['bundle']}")
+
+
+def _crossing(row: dict[str, Any], passive_bps: float) -> str:
+    """When this seed's validation cost was below TWAP passive's, in words."""
+    if row["below_at_env_steps"] is None:
+        return f"validation cost never below TWAP passive's {passive_bps:.3f} bps"
+    steps, spent = row["below_at_env_steps"], "times unknown, it went on from a checkpoint"
+    if row["below_after_wall_s"] is not None:
+        spent = f"{row['below_after_wall_s']:g} s on the clock, {row['below_after_cpu_s']:g} s of processor time"
+    return f"validation cost below TWAP passive's {passive_bps:.3f} bps after {steps:,} environment steps ({spent})"
 
 
 def backtest(

@@ -12,7 +12,7 @@ from pathlib import Path
 
 REPO = Path(__file__).resolve().parents[2]
 TINY = ["--profile", "tests/e2e/tiny.yaml", "--synthetic-days", "4", "--synthetic-hours", "0.5"]
-VOLATILE = ("data_docs/", "checkpoints/", ".db")
+VOLATILE = ("data_docs/", "checkpoints/", ".db", "times.json")
 """Parts of a stage's output that hold times, ids or logs, and so differ between two runs of equal content."""
 
 

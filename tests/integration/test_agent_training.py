@@ -18,8 +18,10 @@ def test_training_when_repeated_then_every_byte_is_the_same(features_dir, tmp_pa
     second = train(features_dir, tmp_path / "b")
     assert first == second
     files = sorted(path.relative_to(tmp_path / "a") for path in (tmp_path / "a").rglob("*") if path.is_file())
-    assert {path.name for path in files} == {"policy.onnx", "metadata.json", "curves.json"}
+    assert {path.name for path in files} == {"policy.onnx", "metadata.json", "curves.json", "times.json"}
     for path in files:
+        if path.name == "times.json":
+            continue
         assert (tmp_path / "a" / path).read_bytes() == (tmp_path / "b" / path).read_bytes(), path
     assert reports[-1] == (2_048, 2_048, "env steps")
     assert [done for done, _, _ in reports] == sorted(done for done, _, _ in reports)
@@ -36,8 +38,42 @@ def test_training_when_done_then_bundles_load_and_curves_tell_the_choice(feature
     assert trained.metadata["seed"] == untrained.metadata["seed"] == summary["seed"]
     assert trained.metadata["training_days"] == list(DAYS)
     assert untrained.metadata["env_steps"] == 0
+    passive_bps = curves["validation"].pop("twap_passive_bps")
     assert curves["validation"] == {"days": [DAYS[1]], "parents": 32, "days_are_trained_on": False}
+    assert summary["validation_twap_passive_bps"] == pytest.approx(passive_bps, abs=1e-4)
     assert str(tmp_path) not in json.dumps(dict(trained.metadata)) + json.dumps(curves)
+
+
+@pytest.mark.ray
+def test_training_when_done_then_tells_when_its_validation_was_below_twap_passive(features_dir, tmp_path, monkeypatch):
+    from training.execution import train as stage
+
+    monkeypatch.setattr(stage, "twap_passive_bps", lambda validation: 1e9)  # every policy is below it
+    summary = train(features_dir, tmp_path / "out", replace(TINY, seeds=(3, 4)))
+    curves, times = (json.loads((tmp_path / "out" / f"{name}.json").read_text()) for name in ("curves", "times"))
+    assert summary["below_twap_passive_at_env_steps"] == 0
+    for curve, row in zip(curves["seeds"], times["seeds"], strict=True):
+        assert curve["below_twap_passive"]["update"] == row["below_at_env_steps"] == 0
+        assert 0.0 < row["below_after_wall_s"] <= row["wall_s"] and 0.0 < row["below_after_cpu_s"] <= row["cpu_s"]
+    monkeypatch.setattr(stage, "twap_passive_bps", lambda validation: -1e9)
+    summary = train(features_dir, tmp_path / "never")
+    times = json.loads((tmp_path / "never" / "times.json").read_text())
+    assert summary["below_twap_passive_at_env_steps"] is None and times["seeds"][0]["below_after_wall_s"] is None
+
+
+def test_cost_of_twap_passive_is_that_of_its_best_pace_on_the_validation_parents(features_dir):
+    from training.execution.baselines import TwapPassive
+    from training.execution.crossing import twap_passive_bps
+    from training.execution.run import run_policy
+    from training.execution.world import open_worlds
+
+    _, validation = open_worlds(features_dir, None, TINY)
+    world = validation.world
+    costs = [
+        run_policy(TwapPassive(pace), world.days, validation.parents, world.execution).rows["is_bps"].mean()
+        for pace in (1, 6, 15)
+    ]
+    assert twap_passive_bps(validation) == pytest.approx(min(costs)) and len(set(costs)) > 1
 
 
 @pytest.mark.ray

@@ -19,7 +19,7 @@ from training.evaluation.report import Extras, render, tca_markdown, title_of, v
 from training.evaluation.runs import Cast, Orders, cast, run_all, run_frontier, run_sensitivities, run_strata
 from training.evaluation.scene import Scene, data_hashes, liquidity, local_minutes, open_scene, participations
 from training.evaluation.sensitivity import survival
-from training.evaluation.sources import read_curves, read_skill
+from training.evaluation.sources import read_curves, read_skill, read_twap_passive
 from training.evaluation.svg import forest_svg
 from training.evaluation.tca import ORDER_DTYPE, Family, analyse
 
@@ -90,6 +90,7 @@ def evaluate(
     curves, signal_metrics = _beside(policies, forecasts_dir, config, curves, signal_metrics)
     extras = Extras(
         curves=read_curves(curves),
+        twap_passive_bps=read_twap_passive(curves),
         skill=read_skill(signal_metrics),
         examples=examples_of(scene, shown, fills),
         minute=local_minutes(scene),

@@ -256,8 +256,10 @@ def example_order(example: Mapping[str, Any]) -> "Figure":
     return figure.update_layout(legend={"orientation": "h", "y": 1.02, "yanchor": "bottom"})
 
 
-def learning_curve(series: Mapping[str, tuple[Sequence[float], Sequence[float]]]) -> "Figure":
-    """Each series (steps, mean return) of the training; several where several seeds were trained."""
+def learning_curve(
+    series: Mapping[str, tuple[Sequence[float], Sequence[float]]], twap_passive_bps: float | None = None
+) -> "Figure":
+    """Each series (steps, mean cost) of the training, one a seed; a star where it is first below TWAP passive."""
     import plotly.graph_objects as go
 
     figure = go.Figure()
@@ -265,6 +267,18 @@ def learning_curve(series: Mapping[str, tuple[Sequence[float], Sequence[float]]]
     for index, (name, (steps, values)) in enumerate(series.items()):
         line = {"color": shades[index % len(shades)], "width": 2}
         figure.add_scatter(x=list(steps), y=list(values), mode="lines+markers", name=name, line=line)
+        below = [i for i, value in enumerate(values) if twap_passive_bps is not None and value < twap_passive_bps]
+        if below:
+            star = {"symbol": "star", "size": 14, "color": line["color"]}
+            figure.add_scatter(
+                x=[steps[below[0]]], y=[values[below[0]]], mode="markers", marker=star, showlegend=False,
+                name=f"{name}: first below TWAP passive",
+            )  # fmt: skip
+    if twap_passive_bps is not None:
+        figure.add_hline(
+            y=twap_passive_bps, line={"color": MUTED, "dash": "dot"}, annotation_text="TWAP passive",
+            annotation_position="top right",
+        )  # fmt: skip
     figure = styled(figure, "environment steps", "mean cost on the validation days, bps", 380)
     return figure.update_layout(legend={"orientation": "h", "y": 1.02, "yanchor": "bottom"})
 

@@ -33,6 +33,7 @@ class Extras:
     """What the report shows beside the result; each is left out where it was not given."""
 
     curves: Mapping[str, tuple[Sequence[float], Sequence[float]]] = field(default_factory=dict)  # steps, mean cost bps
+    twap_passive_bps: float | None = None  # what TWAP passive costs on the parents of the curves
     skill: Sequence[Mapping[str, Any]] = ()  # one row a horizon (and fold) of the signal's out-of-fold skill
     examples: Sequence[Mapping[str, Any]] = ()  # see `plots.example_order`
     minute: NDArray[np.int64] | None = None  # (N,) minute of the venue's local day at which each parent arrived
@@ -119,7 +120,8 @@ def _background(result: Mapping[str, Any], extras: Extras) -> list[str]:
         section("By side", _group_table(result["by_side"]), "Mean cost in bps with its interval."),
     ]
     if extras.curves:
-        parts.append(section("Learning curve", figure_html(plots.learning_curve(extras.curves), "learning")))
+        figure = plots.learning_curve(extras.curves, extras.twap_passive_bps)
+        parts.append(section("Learning curve", figure_html(figure, "learning")))
     if extras.skill:
         parts.append(
             section(

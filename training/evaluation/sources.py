@@ -27,6 +27,13 @@ def read_curves(path: Path | None) -> dict[str, tuple[Sequence[float], Sequence[
     return {name: points for name, points in series.items() if points[0]}
 
 
+def read_twap_passive(path: Path | None) -> float | None:
+    """TWAP passive's cost on the validation parents of `curves.json`, bps; None without it."""
+    validation = _read(path).get("validation")
+    found = validation.get("twap_passive_bps") if isinstance(validation, dict) else None
+    return float(found) if isinstance(found, int | float) else None
+
+
 def read_skill(path: Path | None) -> list[dict[str, Any]]:
     """Rows of the signal's out-of-fold skill by horizon, before the test days and on them; none without the file.
 

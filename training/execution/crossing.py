@@ -1,4 +1,4 @@
-"""When a training's validation cost falls below that of TWAP passive: the first rule that an agent must beat, and soon."""
+"""When a training's validation cost falls below that of TWAP passive: a first rule to beat, and soon."""
 
 import json
 import time

@@ -13,6 +13,7 @@ import numpy as np
 from feature_repo.progress import Progress, no_progress
 from training.execution.agent_config import AgentConfig
 from training.execution.bundling import Provenance, write_agent_bundle
+from training.execution.crossing import Stopwatch, first_below, twap_passive_bps, write_times
 from training.execution.local_ray import local_ray
 from training.execution.ppo import Trained, Update, Weights, new_module, train_policy, weights_of
 from training.execution.static_rule import static_rule
@@ -46,18 +47,20 @@ def train_agent(
     """Train one agent a seed on `config.train_days` and write the one that is best on the validation days.
 
     Writes `bundle/` (the chosen seed), `seeds/<seed>/` (the best of each), `bundle_untrained/` (the chosen seed as
-    initialised) and `curves.json` into `out_dir`. Equal inputs and configuration give equal bytes. An interrupted
-    training starts again from its seed, or, with `config.checkpoint_every`, goes on from the checkpoints in `out_dir`:
-    both end with those bytes. Test days are never read. Returns what was trained and its validation figures, in bps of
-    implementation shortfall.
+    initialised), `curves.json` and `times.json` into `out_dir`. Equal inputs and configuration give equal bytes of all
+    but the times. An interrupted training starts again from its seed, or, with `config.checkpoint_every`, goes on from
+    the checkpoints in `out_dir`: both end with those bytes. Test days are never read. Returns what was trained and its
+    validation figures, in bps of implementation shortfall.
     Raises InputError where a day is absent or unusable, or where the training diverged.
     """
+    clock = Stopwatch()
     if not config.signals:
         forecasts_dir = None
     training, validation = open_worlds(features_dir, forecasts_dir, config)
     done_before = 0
 
     def report(update: Update) -> None:
+        clock.mark()
         progress(min(done_before + update.env_steps, total), total, "env steps")
 
     facts = {**config.as_content(), "data_fingerprint": training.fingerprint()}
@@ -66,6 +69,7 @@ def train_agent(
     if len(config.candidates) > 1:
         config, candidates = _compete(features_dir, forecasts_dir, config, (training, validation))
         training, validation = open_worlds(features_dir, forecasts_dir, config, (training, validation))
+    passive_bps = twap_passive_bps(validation)
     outcomes: list[Outcome] = []
     with (
         local_ray(config.ray_cpus, config.ray_address),
@@ -73,11 +77,17 @@ def train_agent(
     ):
         for seed in config.seeds:
             checkpoint = out_dir / CHECKPOINTS / f"seed_{seed}.pickle"
+            clock.begin(seed, checkpoint.exists())
             outcomes.append(train_seed(training, validation, config, seed, report, checkpoint, tracker))
             done_before += config.updates * config.batch_steps
+        times = clock.times([trained.curve for trained, _, _ in outcomes], passive_bps)
+        for row in times["seeds"]:
+            own = {name: value for name, value in row.items() if name != "seed" and value is not None}
+            tracker.log({f"seed_{row['seed']}/{name}": float(value) for name, value in own.items()}, config.updates)
     progress(total, total, "env steps")
     # The first of equals wins, so that the choice does not depend on anything but the scores.
     trained, untrained, marks = min(outcomes, key=lambda outcome: outcome[0].best_validation_bps)
+    below = first_below(trained.curve, passive_bps)
     for name in ("bundle", "bundle_untrained", "seeds"):  # of an attempt that was killed while it wrote
         shutil.rmtree(out_dir / name, ignore_errors=True)
     provenance = Provenance(config, trained.seed, training.fingerprint(), training.feature_names, forecasts_dir)
@@ -87,7 +97,8 @@ def train_agent(
         made = replace(provenance, seed=other.seed)
         write_agent_bundle(out_dir / "seeds" / str(other.seed), other.weights, made, env_steps=_steps_of(other))
     write_agent_bundle(out_dir / "bundle_untrained", untrained, provenance, env_steps=0)
-    _write_curves(out_dir / "curves.json", config, validation, trained, outcomes, candidates)
+    _write_curves(out_dir / "curves.json", config, validation, trained, outcomes, candidates, passive_bps)
+    write_times(out_dir, times)
     shutil.rmtree(out_dir / CHECKPOINTS, ignore_errors=True)
     return {
         "seed": trained.seed,
@@ -98,6 +109,8 @@ def train_agent(
         "best_env_steps": steps,
         "validation_bps": round(trained.best_validation_bps, 4),
         **{f"validation_{name}_bps": round(value, 4) for name, value in marks.items()},
+        "validation_twap_passive_bps": round(passive_bps, 4),
+        "below_twap_passive_at_env_steps": None if below is None else below.env_steps,
         "validation_parents": len(validation.parents),
     }
 
@@ -164,6 +177,14 @@ def train_seed(
     return trained, weights_of(untrained), marks
 
 
+def _crossing(trained: Trained, passive_bps: float) -> dict[str, Any] | None:
+    """Where the validation cost was below TWAP passive's for the first time; None where it never was."""
+    row = first_below(trained.curve, passive_bps)
+    if row is None:
+        return None
+    return {"update": row.update, "env_steps": row.env_steps, "validation_bps": row.validation_bps}
+
+
 def _steps_of(trained: Trained) -> int:
     """Environment steps that the chosen weights had seen."""
     return next(row.env_steps for row in trained.curve if row.update == trained.best_update)
@@ -176,6 +197,7 @@ def _write_curves(
     chosen: Trained,
     outcomes: list[Outcome],
     candidates: list[dict[str, float]],
+    passive_bps: float,
 ) -> None:
     """All curves and the choice, as data: no times, no paths."""
     content = {
@@ -186,12 +208,14 @@ def _write_curves(
             "days": list(validation.days),
             "parents": len(validation.parents),
             "days_are_trained_on": validation.days_are_trained_on,
+            "twap_passive_bps": passive_bps,
         },
         "seeds": [
             {
                 "seed": trained.seed,
                 "best_update": trained.best_update,
                 "best_validation_bps": trained.best_validation_bps,
+                "below_twap_passive": _crossing(trained, passive_bps),
                 "validation_of_others_bps": marks,
                 "curve": [asdict(row) for row in trained.curve],
             }
