@@ -14,11 +14,12 @@ TO ?=
 DATE ?=
 PROFILE ?= quick
 NAME ?= pipeline
+OVERLAY ?= local
 ARGS ?=
 SHORTFALL_TIMEZONE ?= UTC
 export SHORTFALL_TIMEZONE
 
-.PHONY: images push pin-digests sbom image-locks
+.PHONY: images push pin-digests sbom image-locks secrets deploy undeploy
 .PHONY: help setup nightly trade up backfill bench data-tables test test-slow test-servers test-gpu test-cluster ui-test lint format constraints clean
 
 help: ## List every target
@@ -108,6 +109,15 @@ pin-digests: $(READY) ## Write the digests of the pushed images into an overlay:
 
 sbom: ## Bills of material (CycloneDX JSON) of the images' Python packages, into build/sbom
 	@k8s/images/sbom
+
+secrets: $(READY) ## Make the secrets of an overlay into build/secrets: OVERLAY=local ARGS="--rotate NAMESPACE/SECRET"
+	@$(BIN)/python k8s/make_secrets.py $(OVERLAY) $(ARGS)
+
+deploy: $(READY) ## Apply an overlay with kubectl and wait until it runs: OVERLAY=local|gpu|production ARGS="--context NAME"
+	@$(BIN)/python k8s/deploy.py up $(OVERLAY) $(ARGS)
+
+undeploy: $(READY) ## Take an overlay away; data stay unless ARGS=--delete-data
+	@$(BIN)/python k8s/deploy.py down $(OVERLAY) $(ARGS)
 
 clean: ## Remove .venv and caches; the lake stays
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .import_linter_cache *.egg-info
