@@ -348,6 +348,8 @@ def test_evaluate_when_several_seeds_are_given_then_the_primary_is_of_their_mean
     means = [summary["policies"][name]["mean_is_bps"] for name in ("agent", "champion", primary["b"])]
     assert primary["mean_diff_bps"] == pytest.approx((means[0] + means[1]) / 2 - means[2])
     assert any("mean of 2 training seeds" in line for line in summary["verdicts"])
+    told = json.loads((tmp_path / "evaluation.json").read_text())["seeds"]
+    assert [row["mean_is_bps"] for row in told] == pytest.approx(means[:2])
 
 
 def test_evaluate_when_a_test_day_was_opened_before_then_the_report_says_how_often(

@@ -72,6 +72,7 @@ def evaluate(
     result = {**_facts(scene, bundles, players, config), **found}
     for row in strata:
         row["comparisons"] = [found["others"][index] for index in row["comparisons"]]
+    result["seeds"] = _costs_of_seeds(seeds, seed_costs)
     result["strata"] = strata
     result["sensitivities"] = run_sensitivities(scene, players, config, progress) if config.sensitivities else []
     result["distance_closed"] = (
@@ -113,6 +114,16 @@ def evaluate(
 
 def _named(bundles: "Sequence[Bundle]") -> "dict[str, Bundle]":
     return {f"agent of seed {bundle.metadata['seed']}": bundle for bundle in bundles}
+
+
+def _costs_of_seeds(seeds: "Sequence[Bundle]", costs: NDArray[np.float64] | None) -> list[dict[str, Any]]:
+    """The agent of each training seed, and its mean cost on the test days; `costs` (S, N)."""
+    if costs is None:
+        return []
+    return [
+        {"seed": bundle.metadata["seed"], "sha256": bundle.sha256, "mean_is_bps": float(own.mean())}
+        for bundle, own in zip(seeds, costs, strict=True)
+    ]
 
 
 def _seeds(bundles: "Mapping[str, Bundle]", seeds: "Sequence[Bundle]", config: EvaluationConfig) -> list[int]:

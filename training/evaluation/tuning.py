@@ -43,7 +43,7 @@ class TuningGrid:
     def full(cls) -> "TuningGrid":
         """A wide grid, for a long night."""
         return cls(
-            substeps=(1, 3, 6, 15, 30),
+            substeps=(1, 2, 4, 6, 12, 15, 30, 120),
             ahead=(0, 1, 2, 4, 8, 20),
             thresholds=(0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5),
             offsets=(-2, -1, 0, 1, 2),  # farther away the day's drift decides, not the rule
