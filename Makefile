@@ -20,7 +20,7 @@ SHORTFALL_TIMEZONE ?= UTC
 export SHORTFALL_TIMEZONE
 
 .PHONY: images push pin-digests sbom image-locks secrets deploy undeploy
-.PHONY: help setup nightly trade up backfill bench data-tables test test-slow test-servers test-gpu test-cluster ui-test lint format constraints clean
+.PHONY: help setup nightly trade up backfill bench train-full data-tables test test-slow test-services test-gpu test-cluster ui-test lint format constraints clean
 
 help: ## List every target
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -54,16 +54,19 @@ test: $(READY) lint ## Every default test, after lint, types and import contract
 test-slow: $(READY) ## Long runs
 	$(BIN)/pytest -m slow $(ARGS)
 
-test-servers: $(READY) ## Tests against a real Redis server (installs Debian's redis-server), on loopback only
-	@command -v redis-server >/dev/null || { [ "$$(id -u)" = 0 ] && S= || S=sudo; $$S apt-get update -qq && \
-	  $$S env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends redis-server >/dev/null; }
-	$(BIN)/pytest -m redis $(ARGS)
+test-services: $(READY) ## Tests against real PostgreSQL and Redis servers (installs Debian's), started and stopped on loopback
+	@command -v redis-server >/dev/null && ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || { [ "$$(id -u)" = 0 ] && S= || S=sudo; \
+	  $$S apt-get update -qq && $$S env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends redis-server postgresql >/dev/null; }
+	$(BIN)/pytest -m services $(ARGS)
 
 test-gpu: $(READY) ## Tests that need a GPU
 	$(BIN)/pytest -m gpu $(ARGS)
 
 test-cluster: $(READY) ## Tests that need a Kubernetes cluster
 	$(BIN)/pytest -m cluster $(ARGS)
+
+train-full: $(READY) ## The full runs behind docs/results.md, and its tables: DATA=FOLDER of samples, ARGS=rb aig ..
+	@$(BIN)/python -m flows.full_runs $(if $(DATA),--data $(DATA)) $(ARGS)
 
 data-tables: $(READY) ## The accounting of every source of a folder of samples, as docs/data.md shows it: DATA=FOLDER
 	@$(BIN)/python -m flows.bench.accounts $(DATA)

@@ -1,9 +1,9 @@
 """Deploy an overlay with kubectl and wait until it runs, or take it away: `deploy.py up|down OVERLAY`.
 
 `up` makes the namespaces, makes and applies the secrets that are not there (`--no-secrets` where something else brings
-them), applies the overlay, and follows Jobs and roll-outs until everything is ready or `--timeout` seconds have passed. It
-may be run again at any time. `down` deletes what the overlay made, but keeps namespaces, secrets and volumes, so that `up`
-goes on with the same data; `--delete-data` deletes those too.
+them), applies the overlay, and follows Jobs and roll-outs until everything is ready or `--timeout` seconds have passed.
+It may be run again at any time. `down` deletes what the overlay made, but keeps namespaces, secrets and volumes, so
+that `up` goes on with the same data; `--delete-data` deletes those too.
 """
 
 import argparse

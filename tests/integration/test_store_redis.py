@@ -20,7 +20,7 @@ from feature_repo.pipeline.kernels import FEATURES
 from feature_repo.pipeline.online import online_features, open_store, push
 from feature_repo.pipeline.store import materialize
 
-pytestmark = pytest.mark.redis
+pytestmark = pytest.mark.services
 REPO = Path(__file__).resolve().parents[2]
 NS, START_S, ROWS = 1_000_000_000, 1_736_155_800, 40
 NAMES = [*FEATURES, "book_valid"]
