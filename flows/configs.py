@@ -38,8 +38,10 @@ def agent_config(params: TrainAgentParams, partitions: list[Partition]) -> "Agen
     days = split_days(partitions, params.test_days).train_days
     base = AgentConfig.quick(days) if profile["extends"] == "quick" else AgentConfig.full(days)
     seeds = tuple(seed + params.seed for seed in base.seeds)
-    chosen = replace(base, seeds=seeds, tracking_uri=settings().tracking)
-    return _with_overrides(chosen, "agent", params.profile, profile["agent"])
+    gpus = float(min(1, settings().learner_gpus))
+    chosen = replace(base, seeds=seeds, tracking_uri=settings().tracking, num_gpus_per_learner=gpus)
+    made = _with_overrides(chosen, "agent", params.profile, profile["agent"])
+    return made if params.signals else replace(made, signals=False)
 
 
 def evaluation_config(params: EvaluateParams) -> "EvaluationConfig":

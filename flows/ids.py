@@ -44,6 +44,7 @@ _CODE: dict[str, tuple[str, ...]] = {
     "evaluate": _JUDGING,
     "apply_signal": ("feature_repo/pipeline", "training/signals"),
     "backtest": _JUDGING,
+    "ablate": _JUDGING,
     "promote": ("serving",),
 }
 """Sources whose change makes a stage's earlier output stale."""
@@ -55,8 +56,8 @@ def lake() -> Lake:
 
 
 def stage_id(stage: str, params: BaseModel, **extra: Any) -> str:
-    """Id of the output that `stage` gives for `params`; `force` changes no content and so no id."""
-    content = params.model_dump(mode="json", exclude={"force"})
+    """Id of the output that `stage` gives for `params`; `force` and `ray` change no content and so no id."""
+    content = params.model_dump(mode="json", exclude={"force", "ray"})
     if "profile" in content:  # what the profile says counts, not what it is called
         content["profile"] = load_profile(content["profile"])
     for name in ("rules", "gates"):

@@ -13,6 +13,9 @@ from flows.settings import settings
 POLL_S = 2.0
 """Seconds between two looks at a stage that runs as a deployment."""
 
+FOLLOWER = {"cpu": "1", "memory": "4Gi", "gpu": "0", "shared_memory": "64Mi"}
+"""Job variables of a pod that follows a RayJob: the training, and its GPU, are elsewhere."""
+
 _spark: Any = None
 
 
@@ -39,18 +42,24 @@ def stop_spark() -> None:
         _spark = None
 
 
-def run_flow(flow: Flow[..., StageResult], params: BaseModel) -> StageResult:
+def run_flow(
+    flow: Flow[..., StageResult], params: BaseModel, job_variables: dict[str, Any] | None = None
+) -> StageResult:
     """Run a stage's flow where the settings say and give its result.
 
     As a deployment the flow runs in its own image and process; its result is read from the lake, where the stage
-    left it under the run's id. Raises ShortfallError (GateFailedError for a gate) when that run does not complete.
+    left it under the run's id. `job_variables` go before the deployment's own: a pod of another size.
+    Raises ShortfallError (GateFailedError for a gate) when that run does not complete.
     """
     if settings().execution == "local":
         return flow(params)
     from prefect.deployments import run_deployment
 
     run: Any = run_deployment(
-        f"{flow.name}/{flow.name}", parameters={"params": params.model_dump(mode="json")}, poll_interval=POLL_S
+        f"{flow.name}/{flow.name}",
+        parameters={"params": params.model_dump(mode="json")},
+        poll_interval=POLL_S,
+        job_variables=job_variables,
     )
     state = run.state
     if state is None or not state.is_completed():

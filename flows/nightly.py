@@ -11,7 +11,7 @@ from flows.clean import clean_flow
 from flows.closing import closing_report, closing_rows
 from flows.evaluate import evaluate_flow
 from flows.features import features_flow
-from flows.infra import run_flow, stop_spark
+from flows.infra import FOLLOWER, run_flow, stop_spark
 from flows.ingest import ingest_flow, planned_dates
 from flows.materialize import materialize_flow
 from flows.opponent import opponent_flow
@@ -56,7 +56,8 @@ def nightly_flow(params: NightlyParams = NightlyParams()) -> dict[str, Any]:  # 
         )
         known = {"features": features.id, "forecasts": forecasts.id}
         forecast_store = run_flow(materialize_flow, MaterializeParams(force="materialize" in forced, **known))
-        agent = run_flow(train_agent_flow, TrainAgentParams(force="train_agent" in forced, **known, **training))
+        wanted_agent = TrainAgentParams(force="train_agent" in forced, ray=params.ray, **known, **training)
+        agent = run_flow(train_agent_flow, wanted_agent, FOLLOWER if params.ray == "rayjob" else None)
 
         opponent = run_flow(opponent_flow, OpponentParams(agent=agent.id, source=params.source)).summary["version"]
         judged = EvaluateParams(

@@ -15,11 +15,13 @@ STAGES: tuple[StageName, ...] = (
 )  # fmt: skip
 
 WorldName = Literal["replay", "impact", "reactive"]
+RayPlace = Literal["pod", "rayjob"]
 
 LATEST = "latest"
 _DATASET = "Id of the {} dataset in the lake, or 'latest'"
 _RULES = "YAML file that switches cleaning rules and their limits by venue; empty: the platform's own"
 _WORLD = "replay: facts and fill models; impact: calibration; reactive: fit, and its facts against the source's"
+_RAY = "Where the agent trains. pod: in the flow's own process; rayjob: on a KubeRay RayJob that the flow follows"
 _GATES = "YAML file of the data gate's limits and severities by venue; empty: the platform's own"
 
 
@@ -98,6 +100,7 @@ class NightlyParams(IngestParams):
         None, ge=1, description="Last days held out for the test; empty: 1 of up to 5 days, else 2"
     )
     seed: int = Field(0, ge=0, description="Seed of training and evaluation")
+    ray: RayPlace = Field("pod", description=_RAY)
     force: list[StageName] = Field([], description="Stages to do again although their output is there")  # type: ignore[assignment]
 
 
@@ -153,13 +156,20 @@ class TrainSignalParams(BaseModel):
     force: bool = Field(False, description="Do the stage again although its output is there")
 
 
-class TrainAgentParams(TrainSignalParams):
-    """Training of the execution agent on the earlier days."""
+class AgentParams(TrainSignalParams):
+    """What training and judging an agent have in common."""
 
     forecasts: str = Field(LATEST, description="Id of the forecasts (a train_signal output), or 'latest'")
 
 
-class EvaluateParams(TrainAgentParams):
+class TrainAgentParams(AgentParams):
+    """Training of the execution agent on the earlier days."""
+
+    signals: bool = Field(True, description="Show the agent the forecasts; off, they are flagged missing (ablation)")
+    ray: RayPlace = Field("pod", description=_RAY)
+
+
+class EvaluateParams(AgentParams):
     """The agent against every baseline on the held-out days."""
 
     agent: str = Field(LATEST, description="Id of the trained agent (a train_agent output), or 'latest'")

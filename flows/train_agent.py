@@ -13,7 +13,7 @@ from flows.ids import resolve, stage_id
 from flows.infra import stop_spark
 from flows.lake import StageResult
 from flows.params import TrainAgentParams
-from flows.settings import load_profile
+from flows.settings import load_profile, settings
 from flows.stage import run_stage, stage_task
 
 
@@ -30,6 +30,10 @@ def train_execution_agent(params: TrainAgentParams) -> StageResult:
 
         stop_spark()
         config = agent_config(params, list_partitions(folder, "features.parquet"))
+        if params.ray == "rayjob":
+            from flows.kube.ray_agent import train_in_rayjob
+
+            return train_in_rayjob(folder, forecasts_folder, out, config, progress, settings())
         return train_agent(folder, forecasts_folder, out, config, progress)
 
     return run_stage("train_agent", id_, work, force=params.force, keeps_parts=True)

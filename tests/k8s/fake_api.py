@@ -51,6 +51,7 @@ class FakeApi:
     logs: dict[tuple[str, str, str], list[str]] = field(default_factory=dict)  # (namespace, pod, container) to lines
     rules: list[Object] | None = None  # RBAC rules that callers are held to; None allows everything
     faults: list[tuple[str, str, int]] = field(default_factory=list)  # (verb, resource, status) of calls to fail once
+    cut_logs_after: int = 0  # lines after which the connection of a log breaks, once
     url: str = ""
     closing: bool = False
 
@@ -78,7 +79,8 @@ class FakeApi:
     def log(self, namespace: str, pod: str, container: str, *lines: str) -> None:
         """Let a container write lines."""
         with self.store.changed:
-            self.logs.setdefault((namespace, pod, container), []).extend(lines)
+            told = self.logs.setdefault((namespace, pod, container), [])
+            told += [f"2026-11-24T00:00:{number:02d}.000000000Z {line}" for number, line in enumerate(lines, len(told))]
             self.store.changed.notify_all()
 
     def allowed(self, call: Call) -> bool:
@@ -310,6 +312,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Type", "text/plain")
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
+        stamped = self.query.get("timestamps") in ("true", "1", "True")
         following = self.query.get("follow") in ("true", "1", "True")
         while True:
             with store.changed:
@@ -321,7 +324,11 @@ class _Handler(BaseHTTPRequestHandler):
                     store.changed.wait(0.05)
                     continue
             for line in lines:
-                self._chunk(line.encode() + b"\n")
+                self._chunk((line if stamped else line.partition(" ")[2]).encode() + b"\n")
+                self.api.cut_logs_after -= 1
+                if self.api.cut_logs_after == 0:
+                    self.close_connection = True
+                    return  # without the last chunk: a connection that broke
             if not following or (over and not lines) or self.api.closing:
                 break
         self._chunk(b"")
