@@ -35,9 +35,10 @@ def rules(**more):
     return CoreRules(venue="TEST", accounts=accounts, **more)
 
 
-def policy(sha256=SHA, version=1, action_set="discrete", stack=1, **execution):
+def policy(sha256=SHA, version=1, action_set="discrete", stack=1, signal_window=0, feature_names=(), horizons_s=(),
+           **execution):  # fmt: skip
     made_for = {"decision_interval_s": 30, "decisions_per_slice": 1, "ahead_slices": 1, **execution}
-    return Policy(version=version, sha256=sha256, kind="static", action_set=action_set, stack=stack, execution=made_for)
+    return Policy(version, sha256, "static", action_set, stack, made_for, feature_names, signal_window, horizons_s)
 
 
 def request(parent_id="p1", lots=200, side=1, horizon_ns=600 * NS, symbol="T", **more):
