@@ -68,6 +68,9 @@ test-cluster: $(READY) ## Tests that need a Kubernetes cluster
 train-full: $(READY) ## The full runs behind docs/results.md, and its tables: DATA=FOLDER of samples, ARGS=rb aig ..
 	@$(BIN)/python -m flows.full_runs $(if $(DATA),--data $(DATA)) $(ARGS)
 
+train-full: $(READY) ## The full runs behind docs/results.md, and its tables: DATA=FOLDER of samples, ARGS="rb aig"
+	@$(BIN)/python -m flows.full_runs $(if $(DATA),--data $(DATA)) $(ARGS)
+
 data-tables: $(READY) ## The accounting of every source of a folder of samples, as docs/data.md shows it: DATA=FOLDER
 	@$(BIN)/python -m flows.bench.accounts $(DATA)
 
