@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from feature_repo.errors import InputError
 from flows.cli_options import (
     AsJson,
     Data,
@@ -51,6 +52,9 @@ def train_agent(
     search: Annotated[
         int, typer.Option(min=0, help="Try so many settings with Ray Tune first and print the best; 0: train as set")
     ] = 0,
+    ablate: Annotated[
+        str, typer.Option(help="'signals': train without forecasts too and print what they are worth on held-out days")
+    ] = "",
     force: Annotated[bool, typer.Option("--force", help="Train again although the agent is there")] = False,
     as_json: AsJson = False,
     verbose: Verbose = False,
@@ -67,21 +71,43 @@ def train_agent(
         synthetic_seed=synthetic_seed, force=["train_agent"] if force else [],
     )  # fmt: skip
 
+    if ablate not in ("", "signals"):
+        raise InputError(f"--ablate {ablate}: only signals can be left out; give --ablate signals")
+    if ablate and search:
+        raise InputError(f"--ablate {ablate} with --search {search}: search first, then ablate with the settings found")
+
     def work() -> dict[str, Any]:
+        from flows.ablate import ablate_flow
         from flows.backtest import search_flow, train_flow
 
+        if ablate:
+            return ablate_flow(params)
         return search_flow(params, search) if search else train_flow(params)
 
     report = with_progress(work, as_json)
     if as_json:
         print(json.dumps(report))
         return
-    rows = report["trials"] if search else [report["agent"]]
-    _table("Trials, best first" if search else "Training", rows)
-    if not search:
+    if search:
+        _table("Trials, best first", report["trials"])
+    else:
+        shown = {name.replace("_", " "): value for name, value in report["agent"].items()}
+        _table("Training", [{"figure": name, "value": value} for name, value in shown.items()])
         for row in report["times"]["seeds"]:
             typer.echo(f"Seed {row['seed']}: {_crossing(row, report['times']['twap_passive_bps'])}")
+        if ablate:
+            _print_ablation(report["ablation"])
         typer.echo(f"Bundle: {report['bundle']}")
+
+
+def _print_ablation(found: dict[str, Any]) -> None:
+    """What signals are worth, over all instruments and for each."""
+    keys = ("with_bps", "without_bps", "diff_bps", "ci_low", "ci_high", "n", "clusters", "n_seeds", "verdict")
+    parts = {"all": found["all"], **found["by_instrument"]}
+    _table(
+        f"With and without signals on {', '.join(found['test_days'])}, bps (below zero, signals save)",
+        [{"instrument": name, **{key: row[key] for key in keys}} for name, row in parts.items()],
+    )
 
 
 def _crossing(row: dict[str, Any], passive_bps: float) -> str:
