@@ -57,6 +57,8 @@ test-slow: $(READY) ## Long runs
 test-services: $(READY) ## Tests against real PostgreSQL and Redis servers (installs Debian's), started and stopped on loopback
 	@command -v redis-server >/dev/null && ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || { [ "$$(id -u)" = 0 ] && S= || S=sudo; \
 	  $$S apt-get update -qq && $$S env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends redis-server postgresql >/dev/null; }
+	@[ -x build/mlflow-image/bin/mlflow ] || { "$(PYTHON)" -m venv build/mlflow-image && \
+	  build/mlflow-image/bin/pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r k8s/images/requirements/mlflow.txt; }
 	$(BIN)/pytest -m services $(ARGS)
 
 test-gpu: $(READY) ## Tests that need a GPU
@@ -64,9 +66,6 @@ test-gpu: $(READY) ## Tests that need a GPU
 
 test-cluster: $(READY) ## Tests that need a Kubernetes cluster
 	$(BIN)/pytest -m cluster $(ARGS)
-
-train-full: $(READY) ## The full runs behind docs/results.md, and its tables: DATA=FOLDER of samples, ARGS=rb aig ..
-	@$(BIN)/python -m flows.full_runs $(if $(DATA),--data $(DATA)) $(ARGS)
 
 train-full: $(READY) ## The full runs behind docs/results.md, and its tables: DATA=FOLDER of samples, ARGS="rb aig"
 	@$(BIN)/python -m flows.full_runs $(if $(DATA),--data $(DATA)) $(ARGS)
