@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from fake_kinds import KINDS, VERSION, Kind
-from fake_patch import apply_patch
+from fake_patch import PatchError, apply_patch
 from fake_selectors import SelectorError
 from fake_store import ApiError, Event, Object, Store, selected
 from fake_websocket import Websocket
@@ -250,7 +250,10 @@ class _Handler(BaseHTTPRequestHandler):
         store = self.api.store
         with store.changed:
             old = store.read(target.kind, target.namespace, target.name)
-            patched = apply_patch(self.headers.get("Content-Type", ""), copy.deepcopy(old), body)
+            try:
+                patched = apply_patch(self.headers.get("Content-Type", ""), copy.deepcopy(old), body)
+            except PatchError as error:
+                raise ApiError(422, "Invalid", str(error)) from error
             new = store.replace(target.kind, target.namespace, target.name, patched, target.part)
         self._answer(200, new)
 

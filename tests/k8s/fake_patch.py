@@ -17,12 +17,19 @@ _KEYS = {
 """List fields that a strategic merge joins, and the key that it joins them by."""
 
 
+class PatchError(ValueError):
+    """A patch that does not fit, or whose test failed."""
+
+
 def apply_patch(kind: str, item: dict[str, Any], patch: Any) -> dict[str, Any]:
     """`item` patched; `kind` is the patch's content type."""
     if kind.startswith("application/json-patch"):
         import jsonpatch
 
-        return dict(jsonpatch.apply_patch(item, patch))
+        try:
+            return dict(jsonpatch.apply_patch(item, patch))
+        except (jsonpatch.JsonPatchException, jsonpatch.JsonPointerException) as error:
+            raise PatchError(f"the server rejected our request due to an error in our request: {error}") from error
     if kind.startswith("application/merge-patch"):
         return dict(_merge(item, patch, {}))
     if kind.startswith(("application/strategic-merge-patch", "application/apply-patch")):
