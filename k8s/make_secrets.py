@@ -8,6 +8,7 @@ as a key is kept: outside git, readable by its owner alone.
 """
 
 import argparse
+import base64
 import hashlib
 import os
 import re
@@ -170,6 +171,8 @@ class Maker:
         self.made.append("/".join(place))
         if how == "random":
             return secrets.token_hex((what + 1) // 2)[:what]
+        if how == "base64":
+            return base64.b64encode(secrets.token_bytes(what)).decode()
         if how == "signing":
             return _private_pem(ed25519.Ed25519PrivateKey.generate())
         raise SecretsError(f"k8s/secrets.yaml: {'/'.join(place)}: unknown rule {how!r}")

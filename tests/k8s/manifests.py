@@ -14,7 +14,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 K8S = ROOT / "k8s"
-OVERLAYS = ("local",)
+OVERLAYS = ("local", "gpu", "production")
 KUBECTL = Path(sys.executable).parent / "kubectl"
 COMPONENT = "shortfall.io/component"
 POOLS = ("cpu", "gpu", "promote")
@@ -70,27 +70,33 @@ def of_kind(documents: list[Document], *kinds: str) -> list[Document]:
     return [document for document in documents if document["kind"] in kinds]
 
 
-def _template(document: Document) -> Document | None:
+def _templates(document: Document) -> list[tuple[str, Document]]:
+    """Pod templates of a document, each with the name of its part."""
     kind, spec = document["kind"], document.get("spec", {})
     if kind in ("Deployment", "StatefulSet", "DaemonSet", "Job"):
-        return spec["template"]
+        return [("", spec["template"])]
     if kind == "CronJob":
-        return spec["jobTemplate"]["spec"]["template"]
+        return [("", spec["jobTemplate"]["spec"]["template"])]
+    if kind == "RayJob":
+        cluster = spec["rayClusterSpec"]
+        workers = [(group["groupName"], group["template"]) for group in cluster["workerGroupSpecs"]]
+        head = ("head", cluster["headGroupSpec"]["template"])
+        return [("submitter", spec["submitterPodTemplate"]), head, *workers]
     if kind == "PodTemplate":
-        return document["template"]
-    return document if kind == "Pod" else None
+        return [("", document["template"])]
+    return [("", document)] if kind == "Pod" else []
 
 
 def pods(documents: list[Document]) -> list[Pod]:
     """Every pod of these documents."""
     found = []
     for document in documents:
-        template = _template(document)
-        if template is not None:
+        for part, template in _templates(document):
             metadata = template["metadata"]
             namespace = metadata.get("namespace") or document["metadata"]["namespace"]
+            where = name_of(document) + (f"/{part}" if part else "")
             labels = metadata.get("labels", {})
-            found.append(Pod(name_of(document), document["kind"], namespace, labels, template["spec"], document))
+            found.append(Pod(where, document["kind"], namespace, labels, template["spec"], document))
     return found
 
 
@@ -133,9 +139,19 @@ def executor(documents: list[Document]) -> Document:
     return pod
 
 
+def ray_job(documents: list[Document]) -> Document:
+    """The RayJob of a training flow with this overlay's image."""
+    from flows.kube.ray_manifest import RayTraining
+
+    owner = {"apiVersion": "batch/v1", "kind": "Job", "name": "flow-gpu", "uid": "0"}
+    image = setup_environment(documents)["image_train"]
+    command = "python -m flows.kube.ray_train /lake"
+    return RayTraining("train-agent", "shortfall-flows", image, command, owner).manifest()
+
+
 def everything(documents: list[Document]) -> list[Document]:
-    """The documents and what the platform makes at run time: Jobs of the pools and Spark's executors."""
-    return [*documents, *pool_jobs(documents), executor(documents)]
+    """The documents and what the platform makes at run time: Jobs of the pools, Spark's executors, a RayJob."""
+    return [*documents, *pool_jobs(documents), executor(documents), ray_job(documents)]
 
 
 def declared_secrets(overlay_name: str) -> dict[tuple[str, str], set[str]]:

@@ -196,13 +196,19 @@ def no_values(documents: list[Document], found: list[Pod]) -> list[str]:
     return faults
 
 
-def used_secrets(found: list[Pod], secrets: Secrets, beside: set[tuple[str, str]]) -> list[str]:
-    """Each declared secret is read by some pod of its namespace, or is one of `beside`, which people or jobs read."""
-    used = set()
+def used_secrets(documents: list[Document], found: list[Pod], secrets: Secrets) -> list[str]:
+    """Each declared secret is read by a pod or an ingress of its namespace, and each that an ingress names is declared.
+
+    Spark gives its executors the secret that the driver reads from `spark-auth`.
+    """
+    ingresses = of_kind(documents, "Ingress")
+    used = {(i["metadata"]["namespace"], tls["secretName"]) for i in ingresses for tls in i["spec"]["tls"]}
+    missing = [f"secret {namespace}/{name} of an ingress is not declared" for namespace, name in used - set(secrets)]
     for pod in found:
         for volume in pod.spec.get("volumes", []):
             used.add((pod.namespace, volume.get("secret", {}).get("secretName")))
         for container in pod.containers:
             for item in container.get("env", []):
                 used.add((pod.namespace, item.get("valueFrom", {}).get("secretKeyRef", {}).get("name")))
-    return [f"secret {namespace}/{name} is read by nobody" for namespace, name in set(secrets) - used - beside]
+    unread = set(secrets) - used
+    return missing + [f"secret {namespace}/{name} is read by nobody" for namespace, name in sorted(unread)]

@@ -1,6 +1,6 @@
 """NetworkPolicies as a cluster would judge them: who reaches whom, compared both ways with what is needed."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,8 +19,8 @@ class Endpoint:
     ports: tuple[int, ...]
 
 
-def endpoints(found: list[Pod], beside: Iterable[str] = ()) -> list[Endpoint]:
-    """One for each component; `beside` are components whose pods no manifest holds (those of a RayJob)."""
+def endpoints(found: list[Pod]) -> list[Endpoint]:
+    """One for each component, and those outside that policies may name."""
     made: dict[str, Endpoint] = {}
     for pod in found:
         if pod.kind == "PodTemplate":
@@ -28,9 +28,6 @@ def endpoints(found: list[Pod], beside: Iterable[str] = ()) -> list[Endpoint]:
         ports = [port["containerPort"] for container in pod.containers for port in container.get("ports", [])]
         known = (*ports, *UNNAMED_PORTS.get(pod.component, ()))
         made.setdefault(pod.component, Endpoint(pod.component, pod.namespace, pod.labels, tuple(dict.fromkeys(known))))
-    for name in beside:
-        labels = {"shortfall.io/component": name}
-        made.setdefault(name, Endpoint(name, "shortfall-flows", labels, UNNAMED_PORTS[name]))
     outside = [Endpoint(name, *entry) for name, entry in OUTSIDE.items()]
     return [*made.values(), *outside]
 

@@ -117,7 +117,7 @@ def restarts(documents: list[Document], found: list[Pod]) -> list[str]:
     faults = []
     for pod in found:
         policy = pod.spec.get("restartPolicy", "Always")
-        ends = pod.kind in ("Job", "CronJob", "PodTemplate", "Pod")
+        ends = pod.kind in ("Job", "CronJob", "PodTemplate", "Pod", "RayJob")
         if ends != (policy != "Always"):
             faults.append(f"{pod.where}: restartPolicy {policy} in a {pod.kind}")
     for document in of_kind(documents, "Job", "CronJob"):

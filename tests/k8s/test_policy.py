@@ -8,8 +8,6 @@ from policy_pods import identities, images, namespaces, priorities, probes, rest
 from policy_values import addresses, budgets, quantities, resources, restarts, schedules
 from traffic import ADMIN_PORT, BLOCKS, FIX_PORT, MODELS, NEEDED, ORDER_PORT
 
-RUN_TIME = ("ray",)  # pods that KubeRay makes
-
 
 @pytest.fixture(params=OVERLAYS)
 def name(request):
@@ -95,8 +93,8 @@ def test_no_credential_stands_as_a_value(documents, found):
     assert no_values(documents, found) == []
 
 
-def test_every_declared_secret_is_read_by_somebody(found, secrets):
-    assert used_secrets(found, secrets, {("shortfall-flows", "ray-token")}) == []
+def test_every_declared_secret_is_read_by_somebody(documents, found, secrets):
+    assert used_secrets(documents, found, secrets) == []
 
 
 def test_everything_is_denied_by_default(documents):
@@ -104,24 +102,24 @@ def test_everything_is_denied_by_default(documents):
 
 
 def test_policies_name_pods_that_are_there(documents, found):
-    assert peers_exist(documents, endpoints(found, RUN_TIME)) == []
+    assert peers_exist(documents, endpoints(found)) == []
 
 
 def test_every_needed_path_is_open_and_no_other(name, documents, found):
-    ends = endpoints(found, RUN_TIME)
+    ends = endpoints(found)
     assert differences(reachable(documents, ends), NEEDED[name]) == []
 
 
 def test_outside_addresses_are_those_that_the_overlay_opens(name, documents, found):
-    assert differences(blocks(documents, endpoints(found, RUN_TIME)), BLOCKS[name]) == []
+    assert differences(blocks(documents, endpoints(found)), BLOCKS[name]) == []
 
 
 def test_only_the_gateway_reaches_the_venue_and_only_parents_the_order_port(documents, found):
-    flows = reachable(documents, endpoints(found, RUN_TIME))
+    flows = reachable(documents, endpoints(found))
     assert {source for source, _, port in flows if port == FIX_PORT} <= {"gateway"}
     assert {source for source, _, port in flows if port == ORDER_PORT} == {"parents"}
 
 
 def test_nothing_that_runs_a_model_reaches_the_admin_port(documents, found):
-    flows = reachable(documents, endpoints(found, RUN_TIME))
+    flows = reachable(documents, endpoints(found))
     assert not {source for source, _, port in flows if port == ADMIN_PORT} & MODELS
