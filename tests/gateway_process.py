@@ -1,6 +1,7 @@
 """The gateway's process with the real venue behind it, on loopback: what the process tests and others start."""
 
 import asyncio
+import itertools
 import json
 import os
 import signal
@@ -89,8 +90,7 @@ class Trading:
         self.gateway.wait_for((self.state / "ports.json").exists, "the gateway")
 
     def armed(self) -> None:
-        before = self.gateway.said().count("armed without a person") if self.gateway else 0
-        self.gateway.wait_for(lambda: self.gateway.said().count("armed without a person") >= max(before, 1), "arming")
+        self.gateway.wait_for(lambda: "armed without a person" in self.gateway.said(), "arming")
 
     def __enter__(self) -> "Trading":
         self.start_venue()
@@ -109,6 +109,9 @@ class Trading:
         return [line for line in lines if what is None or line["what"] == what]
 
 
+_KEYS = itertools.count(1)
+
+
 class Desk:
     """A client of the order port that keeps what it hears."""
 
@@ -117,7 +120,6 @@ class Desk:
         self.decisions, self.reports, self.downs = {}, [], []
         self.line = None
         self._heard = asyncio.Event()
-        self.keys = 0
 
     async def open(self, port: int) -> "Desk":
         hello = Hello(account=ACCOUNT, strategies=tuple(self.strategies), token=self.token)
@@ -137,25 +139,29 @@ class Desk:
         self._heard.set()
 
     def order(self, side="buy", price=None, lots=10, **more) -> ChildOrder:
-        self.keys += 1
         kind = "market" if price is None else "limit"
-        values = {"tif": "ioc" if price is None else "day", "reduce_only": False, "key": f"P1/{self.keys}"}
+        values = {
+            "tif": "ioc" if price is None else "day",
+            "reduce_only": False,
+            "key": f"P1/{next(_KEYS)}",
+            "sent_ns": time.time_ns(),
+            "venue": VENUE,
+            **more,
+        }
         return ChildOrder(
-            strategy=STRATEGY, account=ACCOUNT, algorithm="a", trader="ada", sent_ns=time.time_ns(), venue=VENUE,
-            symbol=SYMBOL, side=side, type=kind, price_ticks=price, lots=lots, **{**values, **more},
+            strategy=STRATEGY, account=ACCOUNT, algorithm="a", trader="ada", symbol=SYMBOL, side=side, type=kind,
+            price_ticks=price, lots=lots, **values,
         )  # fmt: skip
 
     def change(self, order_key: str, price: int, lots: int) -> Replace:
-        self.keys += 1
         return Replace(
-            key=f"r{self.keys}", strategy=STRATEGY, account=ACCOUNT, algorithm="a", trader="ada",
+            key=f"r{next(_KEYS)}", strategy=STRATEGY, account=ACCOUNT, algorithm="a", trader="ada",
             sent_ns=time.time_ns(), order_key=order_key, price_ticks=price, lots=lots,
         )  # fmt: skip
 
     def withdraw(self, order_key: str) -> Cancel:
-        self.keys += 1
         return Cancel(
-            key=f"c{self.keys}", strategy=STRATEGY, account=ACCOUNT, algorithm="a", trader="ada",
+            key=f"c{next(_KEYS)}", strategy=STRATEGY, account=ACCOUNT, algorithm="a", trader="ada",
             sent_ns=time.time_ns(), order_key=order_key,
         )  # fmt: skip
 

@@ -53,6 +53,7 @@ from serving.wire.link import serve
 log = logging.getLogger(__name__)
 PAPER = ("CN=paper one", "CN=paper two")
 """Who approves and arms where paper trading does it by itself: named so that the journal says what it was."""
+PAPER_WAIT_S = 5.0
 PULSE_S = 2.0
 SWITCH_S = 0.0005
 """The deciding thread waits no longer than this for another thread that computes."""
@@ -85,14 +86,15 @@ class GatewayService:
         self._drain_scheduled = False
         self.deciding: Deciding | None = None
         base = settings.venues.resolve().parent
-        self.sessions = {
-            name: VenueSession(name, venue, settings.folder, base, self.came, settings.probe_s,
-                               settings.probe_timeout_s, settings.log_fix)
-            for name, venue in self.venues.items()
-        }  # fmt: skip
+        self.sessions: dict[str, VenueSession] = {}
         self.transport = FixTransport(self.sessions)
-        self.gateway = open_gateway(self.disk, self.transport, read_now(), self._hear)
+        self.gateway = open_gateway(self.disk, self.transport, read_now(), self._hear)  # nothing is touched unlocked
         self.transport.gateway = self.gateway
+        for name, venue in self.venues.items():
+            self.sessions[name] = VenueSession(
+                name, venue, settings.folder, base, self.came, settings.probe_s, settings.probe_timeout_s,
+                settings.log_fix,
+            )  # fmt: skip
         self.watch = Watch(self.gateway)
         self.orders = OrderServer(self.gateway, self.watch, self.commit, settings.group_max)
         self.orders.history.update(journalled_reports(self.disk, self.gateway.journal.name))
@@ -296,12 +298,22 @@ class GatewayService:
             if breaks or not self.settings.auto_arm:
                 log.warning("reconciled with %d breaks: a person arms", len(breaks))
                 return
+            await self._strategies_back()
             arm(self.gateway, PAPER[0], read_now())
             self.try_commit()
             log.warning("PAPER TRADING: armed without a person")
         except Exception as error:
             log.exception("recovery failed")
             self.halt(f"recovery failed: {type(error).__name__}: {error}")
+
+    async def _strategies_back(self) -> None:
+        """Wait a little for the strategies that have orders: arming without them cancels what they left."""
+        gateway, loop = self.gateway, asyncio.get_running_loop()
+        deadline = loop.time() + PAPER_WAIT_S
+        while loop.time() < deadline and any(
+            not gateway.live.beat(order.request.strategy).connected for order in gateway.state.open_orders.values()
+        ):
+            await asyncio.sleep(0.02)
 
     def _bootstrap(self) -> None:
         """Propose the limits of the settings, and in paper trading approve them and start the day."""

@@ -2,8 +2,8 @@
 
     alerts = Alerts("gateway", url); alerts.start(); alerts.raise_("critical", "kill", "all is killed", scope="all")
 
-`raise_` only puts into a bounded queue. WORKERS threads post one JSON object an alert, each tried up to TRIES times, so
-that one slow answer does not hold the others back. What finds the queue full is dropped and counted: the log has it anyway.
+`raise_` only puts into a bounded queue. WORKERS threads post one JSON object an alert, each tried up to TRIES times:
+one slow answer does not hold the others back. What finds the queue full is dropped and counted: the log has it anyway.
 Without an address alerts are logged and counted alone.
 """
 

@@ -8,6 +8,7 @@ import uuid
 from collections import deque
 from collections.abc import Mapping
 from contextlib import suppress
+from threading import Lock
 from typing import NamedTuple
 
 from serving.wire.feed_socket import BEAT_S, FeedServer
@@ -45,7 +46,8 @@ class VenueService:
         folder = settings.folder
         self._log = ReceivedLog(folder / "received.jsonl")
         worlds = {symbol: listing.world for symbol, listing in listings.items()}
-        self.venue = Venue(worlds, self._log, settings.start_ns(worlds))
+        self.venue = Venue(worlds, None, settings.start_ns(worlds))  # logged when it comes
+        self._log_turn = Lock()
         self._drop = () if settings.drop_copy is None else (settings.drop_copy,)
         self._edge = VenueFix({symbol: item.scale for symbol, item in listings.items()}, self._came, self._failed)
         self._application = GuardedApplication(self._edge, tokens=settings.tokens)
@@ -167,7 +169,6 @@ class VenueService:
         while self._inbox:
             came = self._inbox.popleft()
             if came.message is None:
-                self.venue.note(came.client, "refused", {"raw": came.raw, "reason": came.problem})
                 self._acceptor.send(came.client, self._edge.refuse(came.raw, came.problem, came.number))
             else:
                 self.venue.take(came.client, came.message)
@@ -197,6 +198,11 @@ class VenueService:
         """In FIX's threads."""
         if client in self._drop:
             message, problem = None, f"{client} hears executions and sends nothing"
+        what, body = ("refused", {"raw": raw, "reason": problem})
+        if message is not None:
+            what, body = type(message).__name__, message._asdict()
+        with self._log_turn:  # before this returns FIX answers nothing that came later, a TestRequest least of all
+            self._log.write(time.time_ns(), self.venue.now_ns, client, what, body)
         self._inbox.append(_Came(client, raw, message, problem, number))
         if self._loop is not None:
             self._loop.call_soon_threadsafe(self._awake)
