@@ -9,6 +9,7 @@ as a key is kept: outside git, readable by its owner alone.
 
 import argparse
 import base64
+import base64
 import hashlib
 import os
 import re
@@ -152,6 +153,8 @@ class Maker:
     def _made(self, place: Place, rule: Mapping[str, Any]) -> str:
         if place in self._given:
             return self._given[place]
+        if len(rule) != 1:
+            raise SecretsError(f"k8s/secrets.yaml: {'/'.join(place)}: {dict(rule)} must say one thing")
         ((how, what),) = rule.items()
         if how == "text":
             return REFERENCE.sub(lambda match: self._value(_place(match[1])), what)
@@ -171,6 +174,8 @@ class Maker:
         self.made.append("/".join(place))
         if how == "random":
             return secrets.token_hex((what + 1) // 2)[:what]
+        if how == "base64":
+            return base64.b64encode(secrets.token_bytes(what)).decode()
         if how == "base64":
             return base64.b64encode(secrets.token_bytes(what)).decode()
         if how == "signing":
