@@ -12,6 +12,7 @@ from feature_repo.errors import ShortfallError
 from flows.cli_bench import bench
 from flows.cli_data import add_data_commands
 from flows.cli_gateway import gateway
+from flows.cli_kube import add_kube_commands
 from flows.cli_options import (
     AsJson,
     Data,
@@ -48,6 +49,7 @@ app.command("train-agent")(train_agent)
 app.command("backtest")(backtest)
 add_serve_commands(app)
 app.add_typer(gateway, name="gateway")
+add_kube_commands(app)
 
 
 class Stage(StrEnum):
