@@ -41,8 +41,8 @@ class FullRun:
 
 RUNS = (
     FullRun("rb", ("--source", "shfe", "--symbols", "rb2510"), "table-rb", "shfe", 0.10),
-    FullRun("aig", ("--source", "lean", "--symbols", "AIG"), "table-us", "lean", 0.10),
-    FullRun("bac", ("--source", "lean", "--symbols", "BAC"), "table-us", "lean", 0.20),
+    FullRun("aig", ("--source", "lean", "--symbols", "AIG"), "table-aig", "lean", 0.10),
+    FullRun("bac", ("--source", "lean", "--symbols", "BAC"), "table-bac", "lean", 0.20),
     FullRun("synthetic", (), "table-synthetic"),
     FullRun("synthetic-0", ("--synthetic-strength", "0"), "table-synthetic"),
 )
