@@ -27,7 +27,7 @@ from flows.trade_desk import Desk, denials, start_desk, why_not_ready
 from flows.trade_live import compare, read_live
 from flows.trade_processes import Team
 from flows.trade_report import RunFacts, summarise, table_rows, write_report
-from serving.wire.feed import Until
+from serving.wire.feed import Beat, Until
 from serving.wire.feed_socket import FeedClient
 from serving.wire.feed_state import Event, Follower
 
@@ -131,10 +131,10 @@ class Conductor:
         """Until cancelled."""
         follow = asyncio.create_task(self._client.run())
         try:
+            await self._go.wait()
+            await self._client.watermark(self.now_ns)  # what was said before this came is not said again
             while True:
-                ts_ns = await self._said.get()
-                await self._go.wait()
-                await self._client.watermark(ts_ns)
+                await self._client.watermark(await self._said.get())
         finally:
             follow.cancel()
             with suppress(asyncio.CancelledError):
@@ -145,19 +145,19 @@ class Conductor:
         self._go.set()
 
     async def first(self) -> None:
-        """Wait until the venue has said what time it is."""
-        await self._first.wait()
+        """Wait until the venue has said what time it is. Raises ShortfallError where it does not."""
+        try:
+            await asyncio.wait_for(self._first.wait(), READY_S)
+        except TimeoutError as error:
+            raise ShortfallError(f"the venue did not say what time it is within {READY_S:g} s") from error
 
     def _on_event(self, event: Event) -> None:
-        ts_ns = getattr(event, "ts_ns", 0)
-        if isinstance(event, Until):
-            self.now_ns = max(self.now_ns, ts_ns)
-            self._first.set()
-            if self._paces:
-                self._said.put_nowait(ts_ns)
-        elif not self._paces and ts_ns:
-            self.now_ns = max(self.now_ns, ts_ns)
-            self._first.set()
+        if not isinstance(event, Until | Beat) or not event.ts_ns:
+            return
+        self.now_ns = max(self.now_ns, event.ts_ns)
+        self._first.set()
+        if self._paces and isinstance(event, Until):
+            self._said.put_nowait(event.ts_ns)
 
 
 async def _until_ready(team: Team, desk: Desk) -> None:
