@@ -47,22 +47,33 @@ def kill(watch: Watch, scope: str, name: str, by: str, reason: str, now: Now) ->
 
 
 def block(watch: Watch, scope: str, name: str, by: str, reason: str, now: Now) -> Blocked:
-    """The part of a kill that waits for nobody: block, persist, cancel. Raises ValueError where the scope is none."""
-    gateway = watch.gateway
+    """The part of a kill that waits for nobody: latch, cancel. Raises ValueError where the scope is none."""
+    return clear(watch, scope, name, latch(watch.gateway, scope, name, by, reason, now), now)
+
+
+def latch(gateway: Gateway, scope: str, name: str, by: str, reason: str, now: Now) -> bool:
+    """Block a scope in memory, then persist; whether that is durable. Raises ValueError where the scope is none."""
     clock = gateway.read_clock(now)
     check_scope(scope, name)
     event = Killed(utc_ns=clock.utc_ns, scope=cast(Scope, scope), name=name, by=by, reason=reason)
-    persisted = False
     try:
         gateway.record(event)  # applied first: blocked from here on, whatever the disk says
         gateway.commit(now)
+    except Exception as error:
+        # whatever failed, nothing passes a broken gateway
+        gateway.broken = gateway.broken or f"a kill could not be recorded: {type(error).__name__}: {error}"
+        return False
+    return True
+
+
+def clear(watch: Watch, scope: str, name: str, persisted: bool, now: Now) -> Blocked:
+    """Cancel what a latched scope has open: with the journal, or without one that failed."""
+    gateway = watch.gateway
+    try:
         watch.sweep(now)
         gateway.commit(now)
-        persisted = True
-    except Exception as error:
-        # whatever failed, nothing passes a broken gateway, and its cancels go out without the journal
-        gateway.broken = gateway.broken or f"a kill could not be recorded: {type(error).__name__}: {error}"
-        watch.sweep(now)
+    except Exception:  # broken by now, its cancels gone without the journal; or the watch's next tick tries again
+        persisted = persisted and not gateway.broken
     waiting = sum(
         1
         for order in gateway.state.open_orders.values()

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from serving.contracts.orders import TEXT_MAX
 from serving.gateway.fix_out import VenueSession, read_now
-from serving.gateway.kill import Blocked, KillAnswer, answer, block, check_scope
+from serving.gateway.kill import Blocked, KillAnswer, answer, check_scope, clear, latch
 
 if TYPE_CHECKING:
     from serving.gateway.service import GatewayService
@@ -57,20 +57,26 @@ class Killer:
         blocks.add(scope, name)
         log.critical("KILL %s by %s: %s", f"{scope} {name}".strip(), by, reason)
 
-        def in_turn() -> Blocked:
+        def first() -> bool:
             try:
-                blocked = block(service.watch, scope, name, by, reason, read_now())
+                return latch(service.gateway, scope, name, by, reason, read_now())
             finally:
                 if not service.gateway.broken:  # the state blocks it; a broken gateway lets nothing pass anyway
                     blocks.remove(scope, name)
+
+        def then() -> Blocked:
+            blocked = clear(service.watch, scope, name, latched.result(0), read_now())
             service.try_commit()
             return blocked
 
-        future = service.deciding.call(in_turn)
+        latched = service.deciding.call(first)  # who asks for an order meanwhile is denied before all is cancelled
+        cleared = service.deciding.call(then)
         try:
-            blocked = future.result(BLOCK_S)
+            blocked = cleared.result(BLOCK_S)
         except FutureTimeout:
-            return KillAnswer(False, False, -1, "blocked, not persisted, not flushed")
+            if not latched.done() or latched.exception() is not None:
+                return KillAnswer(False, False, -1, "blocked, not persisted, not flushed")
+            blocked = Blocked(latched.result(), -1)
         except Exception as error:
             log.exception("a kill failed in the deciding thread")
             return KillAnswer(False, False, -1, f"blocked, not persisted, not flushed ({type(error).__name__})")
