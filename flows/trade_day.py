@@ -75,7 +75,7 @@ def prepare(params: TradeParams) -> TradeDay:
     features = lake().folder("features", stages[-1].id)
     config = _config(bundle.metadata)
     days = _load_days(features, bundle, date, stages[-1].id)
-    parents = _parents(days, config, params.parents)
+    parents = parents_of(days, config, params.parents)
     synthetic = all(day.instrument.synthetic for day in days)
     return TradeDay(params.source, date, synthetic, features, stages, version, bundle, config, days, parents)
 
@@ -144,7 +144,7 @@ def _require_symbols(partitions: list[Partition]) -> None:
         raise InputError(f"symbol {twice[0]} is traded at several venues that day; choose by --symbols or another day")
 
 
-def _parents(days: "list[MarketDay]", config: "ExecutionConfig", most: int | None) -> NDArray[np.void]:
+def parents_of(days: "list[MarketDay]", config: "ExecutionConfig", most: int | None) -> NDArray[np.void]:
     """Buys and sells of each symbol in turn, one at a time, over the whole day; or `most` of them, evenly.
 
     One at a time, because the gateway lets no two own orders of a symbol meet, and an environment knows one parent.

@@ -113,7 +113,7 @@ def denials(desk: Desk) -> int:
     return 0
 
 
-_DENIALS = "shortfall_gateway_denials_total"
+_DENIALS = "shortfall_gateway_denied_total"
 
 
 def _start_venue(team: Team, day: TradeDay, params: TradeParams, venue: str, fix_port: int, feed_port: int) -> None:

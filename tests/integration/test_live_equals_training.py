@@ -4,7 +4,9 @@ import pytest
 from live_day import play_live, requests_of
 from policy_bundles import random_bundle
 from synthetic_features import synthetic_features
+from traded_day import params, traded_day
 
+from flows.trade import trade_day
 from flows.trade_backtest import backtest
 from serving.contracts.observation import OBSERVATION_NAMES
 from serving.decide.local import LocalPolicies
@@ -73,3 +75,33 @@ def test_live_when_a_day_is_played_in_lockstep_then_acts_and_fills_as_the_enviro
         last = live.decisions["p0"][-1]
         values = dict(zip(OBSERVATION_NAMES, unpacked(last.seen), strict=True))
         assert values["forecast_missing"] == 0.0 and values["forecast_10s_bps"] != 0.0
+
+
+THROUGH_PROCESSES = {
+    "bundle 0": (lambda folder: write_bundle_zero(folder), 0.45),
+    "forecasts, history, a decision every 2 s": (
+        lambda folder: random_bundle(folder, seed=5, stack=3, window=20, decisions_per_slice=5, **SHORT),
+        0.3,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", THROUGH_PROCESSES)
+def test_processes_when_a_day_is_played_in_lockstep_then_venue_parents_gateway_and_decide_act_as_the_environment(
+    name, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("SHORTFALL_LAKE", str(tmp_path / "lake"))
+    make, hours = THROUGH_PROCESSES[name]
+    bundle = make(tmp_path / "bundle")
+
+    def forecasts(bundle, features_dir):
+        return forecasts_of(bundle, features_dir, tmp_path / "forecasts")
+
+    day = traded_day(tmp_path / "lake", bundle.folder, hours, forecasts)
+    found = trade_day(day, params())
+    assert found["parents"] == {"asked": len(day.parents), "filled": len(day.parents), "fallback": 0, "not_done": 0}
+    assert len(day.parents) >= 2 and found["fills"] > 10
+    assert found["same_parents"] == len(day.parents)
+    assert found["same_decisions"] == found["decisions"] > 10
+    assert found["difference_bps"] == pytest.approx(0.0, abs=1e-9)
+    assert found["processes"] == {"venue": 0, "decide": 0, "gateway": 0, "parents": 0} and found["killed"] == []
