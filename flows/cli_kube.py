@@ -1,6 +1,7 @@
 """The commands that act on a cluster or look at one: `shortfall rollout` and `shortfall doctor`."""
 
 import json
+import os
 from typing import Annotated
 
 import typer
@@ -72,6 +73,6 @@ def _current_context() -> str:
     from kubernetes import config
 
     try:
-        return str(config.list_kube_config_contexts()[1]["name"])
+        return str(config.list_kube_config_contexts(os.environ.get("KUBECONFIG"))[1]["name"])
     except (config.ConfigException, TypeError, KeyError):
         return "this pod's account"

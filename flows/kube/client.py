@@ -1,5 +1,6 @@
 """Connects to the cluster that this process is in or is pointed at, and tries again what may pass."""
 
+import os
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -37,7 +38,7 @@ def connect(context: str | None = None) -> "ApiClient":
         except config.ConfigException:
             pass
     try:
-        return config.new_client_from_config(context=context)
+        return config.new_client_from_config(os.environ.get("KUBECONFIG"), context)
     except config.ConfigException as error:
         raise InputError(
             f"no cluster: {error}; set KUBECONFIG or `kubectl config use-context`, or run where a pod's account is"

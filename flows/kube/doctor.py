@@ -183,13 +183,13 @@ def namespaces(client: "ApiClient") -> Iterator[Finding]:
     for name in NAMESPACES:
         found = absent_is_none(f"read namespace {name}", lambda name=name: core.read_namespace(name))
         if found is None:
-            yield Finding("namespaces", "missing", f"{name} is absent", mend)
+            yield Finding(f"namespace {name}", "missing", "absent", mend)
             continue
         level = (found.metadata.labels or {}).get("pod-security.kubernetes.io/enforce")
         if level != "restricted":
-            yield Finding("namespaces", "missing", f"{name} enforces Pod Security {level or 'nothing'}", mend)
+            yield Finding(f"namespace {name}", "missing", f"enforces Pod Security {level or 'nothing'}", mend)
         else:
-            yield Finding("namespaces", "ok", f"{name}: Pod Security restricted")
+            yield Finding(f"namespace {name}", "ok", "Pod Security restricted")
 
 
 def workloads(client: "ApiClient", space: str) -> Iterator[Finding]:

@@ -166,7 +166,9 @@ class _Handler(BaseHTTPRequestHandler):
     def _route(self, path: list[str], body: Any) -> None:
         if path == ["version"]:
             major, minor = VERSION.split(".")
-            return self._answer(200, {"major": major, "minor": minor, "gitVersion": f"v{VERSION}.0"})
+            more = ("gitCommit", "gitTreeState", "buildDate", "goVersion", "compiler", "platform")
+            found = {"major": major, "minor": minor, "gitVersion": f"v{VERSION}.0", **dict.fromkeys(more, "fake")}
+            return self._answer(200, found)
         if path[:2] == ["apis", "authorization.k8s.io"] and path[-1] == "selfsubjectaccessreviews":
             return self._review(body)
         if path[0] not in ("api", "apis"):
