@@ -38,7 +38,7 @@ def _from(sources: str, target: str, port: int) -> set[Flow]:
 
 PLATFORM: set[Flow] = (
     _from("worker worker-promote flow-cpu flow-gpu flow-promote sweeper setup", "prefect-server", 4200)
-    | _from("flow-promote flow-gpu ray-head decide parents setup", "mlflow", 5000)
+    | _from("flow-promote flow-gpu ray-head decide setup", "mlflow", 5000)
     | _from("parents flow-promote", "decide", 9860)
     | _from("parents", "gateway", ORDER_PORT)
     | _from("spark-executor", "flow-cpu", 7078)
