@@ -9,7 +9,6 @@ as a key is kept: outside git, readable by its owner alone.
 
 import argparse
 import base64
-import base64
 import hashlib
 import os
 import re
@@ -174,8 +173,6 @@ class Maker:
         self.made.append("/".join(place))
         if how == "random":
             return secrets.token_hex((what + 1) // 2)[:what]
-        if how == "base64":
-            return base64.b64encode(secrets.token_bytes(what)).decode()
         if how == "base64":
             return base64.b64encode(secrets.token_bytes(what)).decode()
         if how == "signing":
