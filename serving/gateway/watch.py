@@ -4,6 +4,7 @@ Marks, cancels that must happen, things that expire.
 """
 
 from serving.contracts.orders import LOTS_MAX, ContractError
+from serving.gateway.books import Node
 from serving.gateway.engine import Gateway
 from serving.gateway.events import LiquidationEnded, Marked, PostureEnded, Withdrawn
 from serving.gateway.live import NEVER, SECOND_NS, Now
@@ -96,10 +97,12 @@ class Watch:
         except Exception as error:
             self.gateway.halt(f"the watch failed: {type(error).__name__}: {error}", now)
 
-    def sweep(self, now: Now) -> None:
-        """Cancel every order that must not stand, and again until the venue confirms."""
+    def sweep(self, now: Now, only: Node | None = None) -> None:
+        """Cancel every order (of one scope, where that is named) that must not stand, until the venue confirms."""
         clock = self.gateway.read_clock(now)
         for order in list(self.gateway.state.open_orders.values()):
+            if only is not None and only not in order.nodes:
+                continue
             reason = self._must_cancel(order, clock)
             if reason is None:
                 continue
