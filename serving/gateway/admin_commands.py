@@ -2,7 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
+from concurrent.futures import Future
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar
 
 from fastapi import FastAPI, Request
@@ -101,7 +102,7 @@ def add_commands(app: FastAPI, service: "GatewayService") -> None:
         log_it("reconcile", who)
         positions = {(item.account, item.symbol): item.lots for item in asked.positions}
         running = asyncio.run_coroutine_threadsafe(service.reconcile(positions), service.deciding.loop)
-        breaks = await _answer(asyncio.wrap_future(running), 10 * service.settings.reconcile_s)
+        breaks = await _answer(running, 10 * service.settings.reconcile_s)
         return {"reconciled": gateway.state.reconciled, "breaks": list(breaks)}
 
     @app.post("/v1/arm")
@@ -187,7 +188,7 @@ def _add_documents(app: FastAPI, service: "GatewayService", log_it: Callable[...
     @app.post("/v1/limits/propose", openapi_extra={"requestBody": body})
     async def propose(request: Request, who: RiskOfficer) -> dict[str, Any]:
         """Propose limits: what is tighter holds at once, the rest when two people approved that exact change."""
-        limits = Limits.load(await document(request))
+        limits = await asyncio.to_thread(Limits.load, await document(request))  # a large one takes a while
 
         def run() -> dict[str, Any]:
             change = propose_limits(gateway, limits, who.subject, read_now())
@@ -200,7 +201,7 @@ def _add_documents(app: FastAPI, service: "GatewayService", log_it: Callable[...
     @app.post("/v1/day/start", openapi_extra={"requestBody": body})
     async def day_start(request: Request, who: RiskOfficer) -> dict[str, Any]:
         """Begin a day with the operator's book; says where it differs from what was held."""
-        book = parse_book(load_yaml(await document(request)), "day")
+        book = parse_book(await asyncio.to_thread(load_yaml, await document(request)), "day")
         log_it("start day", who, day=book.day)
         return {"differs": await in_turn(service, service.start_day, book)}
 
@@ -214,13 +215,14 @@ def _add_documents(app: FastAPI, service: "GatewayService", log_it: Callable[...
 async def in_turn(service: "GatewayService", function: Callable[..., T], *arguments: Any) -> T:
     """Run in the deciding thread. Raises what the function raised, or BusyError."""
     assert service.deciding is not None
-    return await _answer(asyncio.wrap_future(service.deciding.call(function, *arguments)), CALL_S)
+    return await _answer(service.deciding.call(function, *arguments), CALL_S)
 
 
-async def _answer(future: "Awaitable[T]", limit_s: float) -> T:
-    try:
-        return await asyncio.wait_for(asyncio.shield(future), limit_s)
-    except TimeoutError as error:
-        if isinstance(error, BusyError):
-            raise
-        raise BusyError(f"the deciding thread did not answer within {limit_s:g} s: it may still be done") from error
+async def _answer(future: "Future[T]", limit_s: float) -> T:
+    done = asyncio.wrap_future(future)
+    await asyncio.wait([done], timeout=limit_s)
+    if done.done():
+        return done.result()
+    taken_back = future.cancel()  # what waits in the queue must not happen when nobody expects it any more
+    what = "it is not done" if taken_back else "it may still be done"
+    raise BusyError(f"the deciding thread did not answer within {limit_s:g} s: {what}")

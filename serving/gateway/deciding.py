@@ -28,6 +28,8 @@ class Deciding:
         future: Future[T] = Future()
 
         def run() -> None:
+            if not future.set_running_or_notify_cancel():
+                return  # who asked has given it up
             try:
                 future.set_result(function(*arguments))
             except BaseException as error:
@@ -36,6 +38,7 @@ class Deciding:
         try:
             self.loop.call_soon_threadsafe(run)
         except RuntimeError as error:  # the loop is closed
+            future.set_running_or_notify_cancel()
             future.set_exception(BusyError(f"the deciding thread has ended: {error}"))
         return future
 

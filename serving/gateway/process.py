@@ -31,9 +31,8 @@ class GatewayProcess:
         service.orders.took_ns = self.seen.took
         registry = new_registry()
         registry.register(GatewayCollector(service, self.seen, self.alerts))
-        self.admin = AdminServer(
-            create_app(service, self.seen), settings.admin_host, settings.admin_port, settings.tls()
-        )
+        self.admin_app = create_app(service, self.seen)
+        self.admin = AdminServer(self.admin_app, settings.admin_host, settings.admin_port, settings.tls())
         self.metrics = MetricsServer(
             registry, Probes(live=service.pulse.why_not, ready=self._ready), settings.metrics_host,
             settings.metrics_port,
