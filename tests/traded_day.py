@@ -10,7 +10,7 @@ from flows.settings import settings
 from flows.trade_day import TradeDay, TradeParams, parents_of
 from serving.contracts.bundle import load_bundle
 from training.execution.config import ExecutionConfig
-from training.market.day import load_market_day
+from training.market.day import load_market_days
 
 SOURCE = "test"
 
@@ -25,7 +25,7 @@ def traded_day(lake, folder, hours, forecasts=None):
     features = lake / "features"
     partition = synthetic_features(features, hours)
     config = replace(ExecutionConfig.from_dict(dict(bundle.metadata["execution"])), world="replay")
-    day = load_market_day(features, None if forecasts is None else forecasts(bundle, features), partition)
+    day = load_market_days(features, None if forecasts is None else forecasts(bundle, features), [partition])[0]
     stages = [StageResult("features", "by-hand", False, 0.0, {})]
     parents = parents_of([day], config, None)
     return TradeDay(SOURCE, partition.date, True, features, stages, version, bundle, config, [day], parents)
