@@ -191,6 +191,7 @@ class State:
             self._finish(child, f"denied by {decision.control}: {decision.message}")
         elif isinstance(request, Replace):
             child.replace = None
+            self._finish_if_filled(child)
         elif child.cancel_key == request.key:
             child.cancel_key = ""
 
@@ -226,8 +227,7 @@ class State:
             if child.stage < Stage.WORKING:
                 child.stage = Stage.WORKING
                 child.stood_ns = report.ts_ns
-            if child.filled >= child.lots and child.replace is None:
-                self._finish(child, "")
+            self._finish_if_filled(child)
         elif isinstance(report, Busted | Corrected):
             self._correct(child, report)
         else:
@@ -243,12 +243,10 @@ class State:
             child.stage, child.stood_ns = Stage.WORKING, report.ts_ns
             child.crossing = child.replace is not None and child.replace_crosses
             child.price_ticks, child.lots, child.replace = report.price_ticks, report.lots, None
-            if child.filled >= child.lots:
-                self._finish(child, "")
+            self._finish_if_filled(child)
         elif isinstance(report, ReplaceRejected):
             child.replace = None
-            if child.filled >= child.lots:
-                self._finish(child, "")
+            self._finish_if_filled(child)
         elif isinstance(report, CancelRejected):
             child.cancel_key = ""
         elif isinstance(report, Rejected):
@@ -270,6 +268,10 @@ class State:
         else:
             mark = mark._replace(lots=0)  # its number stays used: a repeated report must not count again
         execution.mark = mark
+
+    def _finish_if_filled(self, child: Child) -> None:
+        if child.is_open and child.filled >= child.lots and child.replace is None:
+            self._finish(child, "")
 
     def _finish(self, child: Child, reason: str) -> None:
         child.stage, child.reason = Stage.DONE, reason
