@@ -7,7 +7,7 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar
 
 from fastapi import FastAPI, Request
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints, model_validator
 
 from serving.contracts.orders import LOTS_MAX, TEXT_MAX
 from serving.gateway.admin_guard import Armer, Killing, RiskModel, RiskOfficer, document
@@ -29,12 +29,23 @@ Text = Annotated[str, StringConstraints(max_length=TEXT_MAX, pattern=r"^[ -~]*$"
 ScopeName = Literal["all", "venue", "account", "strategy", "symbol"]
 
 
+_SCOPE_SCHEMA: list[JsonValue] = [
+    {"properties": {"scope": {"const": "all"}, "name": {"maxLength": 0}}},
+    {
+        "properties": {"scope": {"enum": ["venue", "account", "strategy", "symbol"]}, "name": {"minLength": 1}},
+        "required": ["name"],
+    },
+]
+
+
 class _Asked(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
 class Place(_Asked):
     """A scope by its kind and name; `all` has none."""
+
+    model_config = ConfigDict(json_schema_extra={"oneOf": _SCOPE_SCHEMA})
 
     scope: ScopeName
     name: Text = ""

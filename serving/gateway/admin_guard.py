@@ -21,6 +21,8 @@ JSON_TYPES = ("application/json",)
 YAML_TYPES = ("application/yaml", "application/x-yaml", "text/yaml", "application/json")
 DOCUMENTS = ("/v1/limits/propose", "/v1/day/start")
 """Paths whose body is a document, YAML or the JSON that is YAML too."""
+VIEWS = tuple(f"/v1/{name}" for name in ("state", "orders", "positions", "limits", "denials", "events"))
+"""Paths that take no POST: the router says so."""
 REFUSALS: dict[int | str, dict[str, Any]] = {
     code: {"description": text}
     for code, text in (
@@ -126,7 +128,7 @@ def _too_large() -> Response:
 
 
 def _refusal(scope: dict[str, Any]) -> Response | None:
-    if scope["method"] != "POST":
+    if scope["method"] != "POST" or scope["path"] in VIEWS:
         return None
     headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
     site, origin = headers.get(b"sec-fetch-site", "same-origin"), headers.get(b"origin")
