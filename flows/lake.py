@@ -1,8 +1,12 @@
 """Publishes a stage's output whole or not at all, and knows what is already there.
 
 A stage's output lives in `<lake>/<stage>/<fingerprint>/` and is never changed once published. Work is done in
-`<lake>/.work/<stage>-<fingerprint>/` under a lock, then renamed; a kill leaves only the work folder, which the next
-attempt clears (or goes on in, for a stage that keeps its own finished parts).
+`<lake>/.work/<stage>-<fingerprint>.<attempt>/` under a lock, then renamed; a kill leaves only the work folder, which
+the next attempt clears (or goes on in, for a stage that keeps its own finished parts).
+
+The lock is not trusted alone: the file server of a shared volume gives the lock of a node that it lost to the next who
+asks, and the node may still live. So each attempt works under a name of its own and takes an earlier one's folder by
+renaming it. The attempt that was overtaken finds its folder gone: it can neither write there nor publish.
 """
 
 import errno
@@ -10,18 +14,24 @@ import fcntl
 import hashlib
 import json
 import os
+import re
+import secrets
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from feature_repo.errors import DiskFullError, GateFailedError, ShortfallError
+from feature_repo.errors import DiskFullError, GateFailedError, InputError, ShortfallError
 
 MARKER = "_stage.json"
+
+
+class SupersededError(ShortfallError):
+    """This attempt lost its lock and its work to another, which publishes in its stead."""
 
 
 @dataclass(frozen=True)
@@ -70,18 +80,16 @@ class Lake:
         """Do `work` in a fresh folder and publish it as (stage, id_), unless it is there already.
 
         `keeps_parts`: the stage recognises its own finished parts, so an interrupted work folder is kept.
-        Raises DiskFullError where the disk fills; on GateFailedError the folder is kept under `<lake>/failed/`.
+        Raises DiskFullError where the disk fills, SupersededError where another attempt took over meanwhile; on
+        GateFailedError the folder is kept under `<lake>/failed/`.
         """
         start = time.monotonic()
         with self._locked(stage, id_):
             found = None if force else self.summary(stage, id_)
             if found is not None:
                 return StageResult(stage, id_, True, 0.0, found)
-            folder = self.root / ".work" / f"{stage}-{id_}"
-            if folder.exists() and (force or not keeps_parts):
-                shutil.rmtree(folder)
+            folder = self._claim(stage, id_, keeps_parts and not force)
             try:
-                folder.mkdir(parents=True, exist_ok=True)
                 summary = work(folder)
                 (folder / MARKER).write_text(
                     json.dumps({"stage": stage, "id": id_, "summary": summary}, sort_keys=True)
@@ -91,6 +99,8 @@ class Lake:
                 self._replace(folder, self.root / "failed" / f"{stage}-{id_}")
                 raise
             except OSError as error:
+                if not folder.exists():
+                    raise SupersededError(f"stage {stage} {id_}: another attempt took over its work") from error
                 if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                     raise
                 shutil.rmtree(folder, ignore_errors=True)
@@ -100,7 +110,8 @@ class Lake:
                     "outputs are untouched: free space there or set SHORTFALL_LAKE to another disk, then run the same "
                     "command again"
                 ) from error
-            self._replace(folder, self.folder(stage, id_))
+            if not self._publish(folder, stage, id_, force):
+                return StageResult(stage, id_, True, 0.0, self.summary(stage, id_) or summary)
         return StageResult(stage, id_, False, time.monotonic() - start, summary)
 
     def note_run(self, flow_run_id: str, result: StageResult) -> None:
@@ -123,11 +134,52 @@ class Lake:
         if target.exists():  # forced: the old one steps aside whole before the new one takes its name
             aside = self.root / ".work" / f"old-{target.parent.name}-{target.name}-{os.getpid()}"
             os.rename(target, aside)
-            os.rename(source, target)
+            try:
+                os.rename(source, target)
+            except OSError:
+                os.rename(aside, target)
+                raise
             shutil.rmtree(aside)
         else:
             os.rename(source, target)
         _sync(target.parent)
+
+    def _claim(self, stage: str, id_: str, keep: bool) -> Path:
+        """A work folder under a name that no other attempt has; what an earlier attempt left is in it, or cleared."""
+        work = self.root / ".work"
+        mine = work / f"{stage}-{id_}.{secrets.token_hex(4)}"
+        pattern = re.compile(rf"{re.escape(f'{stage}-{id_}')}(\.[0-9a-f]{{8}})?")
+        left = [path for path in work.glob(f"{stage}-{id_}*") if path.is_dir() and pattern.fullmatch(path.name)]
+        for number, path in enumerate(sorted(left, key=lambda path: path.stat().st_mtime_ns, reverse=True)):
+            taken = mine if number == 0 else mine.with_name(f"{mine.name}-{number}")
+            with suppress(FileNotFoundError):  # a third attempt was quicker
+                os.rename(path, taken)  # from here on whoever works there still works nowhere
+                if number or not keep:
+                    shutil.rmtree(taken)
+        mine.mkdir(parents=True, exist_ok=True)
+        return mine
+
+    def _publish(self, folder: Path, stage: str, id_: str, force: bool) -> bool:
+        """Give the work folder its final name; False where another attempt's output has it already.
+
+        Raises SupersededError where another attempt took the folder.
+        """
+        target = self.folder(stage, id_)
+        if not force and target.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            return False
+        try:
+            self._replace(folder, target)
+        except OSError as error:
+            if error.errno == errno.ENOENT:
+                raise SupersededError(
+                    f"stage {stage} {id_}: another attempt took over, this one publishes nothing"
+                ) from error
+            if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+                raise
+            shutil.rmtree(folder, ignore_errors=True)
+            return False
+        return True
 
     @contextmanager
     def _locked(self, stage: str, id_: str) -> Iterator[None]:
@@ -135,7 +187,12 @@ class Lake:
         locks = self.root / ".work"
         locks.mkdir(parents=True, exist_ok=True)
         with (locks / f"{stage}-{id_}.lock").open("w") as handle:
-            fcntl.flock(handle, fcntl.LOCK_EX)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX)
+            except OSError as error:
+                raise InputError(
+                    f"{locks}: cannot be locked ({error}); put the lake on a volume with file locks"
+                ) from error
             yield
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from flows.kube.client import KubeError, absent_is_none, persistently, status_of
@@ -59,8 +60,8 @@ def examine(client: "ApiClient", where: str, gpus_wanted: bool = True) -> list[F
         ("custom resources", lambda: custom_resources(client)),
         ("permissions", lambda: permissions(client)),
         ("namespaces", lambda: namespaces(client)),
-        *((f"workloads of {space}", lambda space=space: workloads(client, space)) for space in NAMESPACES),
-        *((f"claims of {space}", lambda space=space: claims(client, space)) for space in NAMESPACES),
+        *((f"workloads of {space}", partial(workloads, client, space)) for space in NAMESPACES),
+        *((f"claims of {space}", partial(claims, client, space)) for space in NAMESPACES),
     )
     for subject, check in checks:
         try:
@@ -143,7 +144,7 @@ def custom_resources(client: "ApiClient") -> Iterator[Finding]:
     ):
         absent = []
         for name in names:
-            found = absent_is_none(f"read {name}", lambda name=name: read(name))
+            found = absent_is_none(f"read {name}", partial(read, name))
             served = found is not None and any(item.name == "v1" and item.served for item in found.spec.versions)
             if not served:
                 absent.append(f"{name} {'is absent' if found is None else 'serves no v1'}")
@@ -164,7 +165,7 @@ def permissions(client: "ApiClient") -> Iterator[Finding]:
             "apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview",
             "spec": {"resourceAttributes": attributes},
         }  # fmt: skip
-        answer = persistently("ask what is allowed", lambda review=review: ask(review))
+        answer = persistently("ask what is allowed", partial(ask, review))
         if not answer.status.allowed:
             refused.append(f"{verb} {resource}{f' in {space}' if space else ''}")
     if refused:
@@ -181,7 +182,7 @@ def namespaces(client: "ApiClient") -> Iterator[Finding]:
 
     core, mend = CoreV1Api(client), "make deploy OVERLAY=... (kubectl apply -k k8s/overlays/...)"
     for name in NAMESPACES:
-        found = absent_is_none(f"read namespace {name}", lambda name=name: core.read_namespace(name))
+        found = absent_is_none(f"read namespace {name}", partial(core.read_namespace, name))
         if found is None:
             yield Finding(f"namespace {name}", "missing", "absent", mend)
             continue
@@ -205,7 +206,7 @@ def workloads(client: "ApiClient", space: str) -> Iterator[Finding]:
             ("Deployments", apps.list_namespaced_deployment),
             ("StatefulSets", apps.list_namespaced_stateful_set),
         )
-        for item in persistently(f"list {what}", lambda call=call: call(space).items)
+        for item in persistently(f"list {what}", partial(call, space)).items
     ]
     ready = 0
     for item in items:

@@ -6,6 +6,7 @@ The gateway is no part of it: it holds live orders, and its upgrade is a hand-ov
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from feature_repo.errors import InputError, ShortfallError
@@ -54,7 +55,7 @@ class Cluster:
             ("Deployment", self._apps.list_namespaced_deployment),
             ("StatefulSet", self._apps.list_namespaced_stateful_set),
         ):
-            items = persistently(f"list {kind}s", lambda call=call: call(self.namespace).items)
+            items = persistently(f"list {kind}s", partial(call, self.namespace)).items
             found += [{**self._plain(item), "kind": kind} for item in items]
         return found
 

@@ -108,7 +108,7 @@ def test_doctor_when_run_for_people_then_one_line_a_finding_and_how_to_mend_it_b
         (lambda api: _remove(api, "nodes", "b"), "GPU nodes", "no ready node offers", "device plugin"),
         (lambda api: _not_ready(api), "nodes", "2 nodes, none ready", "kubectl describe nodes"),
         (lambda api: _two_defaults(api), "storage classes", "2 default classes", "kubectl annotate storageclass"),
-        (lambda api: _remove(api, "namespaces", "shortfall-flows"), "namespace shortfall-flows", "absent", "make deploy"),
+        (lambda api: _remove(api, "namespaces", NAMESPACES[0]), f"namespace {NAMESPACES[0]}", "absent", "make deploy"),
         (lambda api: _relabel(api), "namespace shortfall-serving", "enforces Pod Security baseline", "make deploy"),
         (lambda api: _stuck(api), "shortfall-serving/decide", 'secret "x" not found', "describe pods"),
         (lambda api: _claim(api, "Lost"), "shortfall-flows/lake", "claim is Lost", "describe pvc"),

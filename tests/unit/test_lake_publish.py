@@ -2,16 +2,19 @@
 
 import errno
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import textwrap
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from feature_repo.errors import DiskFullError, GateFailedError
-from flows.lake import Lake, code_digest, fingerprint
+from feature_repo.errors import DiskFullError, GateFailedError, InputError
+from flows.lake import Lake, SupersededError, code_digest, fingerprint
 
 
 def write_value(value: str):
@@ -97,7 +100,7 @@ def test_run_when_disk_fills_then_says_where_and_leaves_no_part(tmp_path):
     with pytest.raises(DiskFullError, match=r"disk full while writing stage clean .*free space there") as caught:
         lake.run("clean", "a", fill)
     assert str(tmp_path) in str(caught.value) and caught.value.exit_code == 2
-    assert not (tmp_path / ".work" / "clean-a").exists()
+    assert not [path for path in (tmp_path / ".work").iterdir() if path.is_dir()]
     assert (lake.folder("ingest", "a") / "value.txt").read_text() == "one"
 
 
@@ -149,6 +152,73 @@ def test_run_when_two_attempts_live_then_one_works_and_the_other_skips(tmp_path)
     )
     both = [subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) for _ in range(2)]
     assert sorted(process.communicate()[0].strip() for process in both) == ["False", "True"]
+
+
+@pytest.mark.parametrize("keeps_parts", [False, True])
+@pytest.mark.parametrize("when", ["at work", "before it publishes"])
+def test_run_when_the_lock_was_lost_to_another_attempt_then_only_that_one_publishes(
+    tmp_path, monkeypatch, keeps_parts, when
+):
+    """As on a shared volume whose server gave the lock of a lost node to the next one, while the node still lives."""
+    monkeypatch.setattr("flows.lake.fcntl.flock", lambda handle, how: None)
+    lake, started, other_done = Lake(tmp_path), threading.Event(), threading.Event()
+
+    def old(folder: Path) -> dict:
+        (folder / "part").write_text("old")
+        started.set()
+        assert other_done.wait(20)
+        if when == "at work":
+            (folder / "value.txt").write_text("old")
+        return {"value": "old"}
+
+    def new(folder: Path) -> dict:
+        assert (folder / "part").exists() == keeps_parts
+        return write_value("new")(folder)
+
+    with ThreadPoolExecutor(1) as pool:
+        lost = pool.submit(lake.run, "train_agent", "a", old, keeps_parts=keeps_parts)
+        assert started.wait(20)
+        assert lake.run("train_agent", "a", new, keeps_parts=keeps_parts).summary == {"value": "new"}
+        other_done.set()
+        with pytest.raises(SupersededError, match="another attempt took over"):
+            lost.result()
+    assert (lake.folder("train_agent", "a") / "value.txt").read_text() == "new"
+    assert lake.summary("train_agent", "a") == {"value": "new"}
+
+
+def test_run_when_another_attempt_published_meanwhile_then_its_output_stands_and_is_the_result(tmp_path):
+    lake = Lake(tmp_path)
+
+    def slow(folder: Path) -> dict:
+        (tmp_path / "clean" / "a").mkdir(parents=True)
+        (tmp_path / "clean" / "a" / "_stage.json").write_text('{"summary": {"value": "theirs"}}')
+        return write_value("mine")(folder)
+
+    result = lake.run("clean", "a", slow)
+    assert result.skipped and result.summary == {"value": "theirs"}
+    assert not (lake.folder("clean", "a") / "value.txt").exists()
+
+
+def test_run_when_the_forced_work_was_taken_over_then_the_earlier_output_stands(tmp_path):
+    lake = Lake(tmp_path)
+    lake.run("clean", "a", write_value("one"))
+
+    def taken(folder: Path) -> dict:
+        shutil.rmtree(folder)
+        return {}
+
+    with pytest.raises(SupersededError):
+        lake.run("clean", "a", taken, force=True)
+    assert (lake.folder("clean", "a") / "value.txt").read_text() == "one"
+
+
+def test_run_when_the_volume_has_no_locks_then_refused(tmp_path, monkeypatch):
+    def refuse_lock(handle, how) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr("flows.lake.fcntl.flock", refuse_lock)
+    with pytest.raises(InputError, match="volume with file locks"):
+        Lake(tmp_path).run("clean", "a", refuse)
 
 
 def test_fingerprint_when_any_input_changes_then_changes():
