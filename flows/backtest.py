@@ -83,14 +83,17 @@ def backtest_flow(params: BacktestParams) -> dict[str, Any]:
     folder = lake().folder("backtest", judged.id)
     artifacts.link("backtest-report", folder / "report.html", "Backtest report")
     keys = ("mean_is_bps", "ci_low", "ci_high", "n", "established")
+    hindsight = with_hindsight(bundle.metadata, judged.summary["test_days"])
+    warning = ["The bundle was made from days that come after these: it never saw them, but this is no forward test."]
     return {
         "stages": stage_rows([*stages, judged]),
         "bundle": {"kind": bundle.kind, "sha256": bundle.sha256, "seed": bundle.metadata["seed"]},
         "test_days": judged.summary["test_days"],
+        "hindsight": hindsight,
         "evaluation": {name: {key: row.get(key) for key in keys} for name, row in judged.summary["policies"].items()},
         "opponents": judged.summary["opponents"],
         "distance_closed": judged.summary["distance_closed"],
-        "findings": judged.summary["verdicts"],
+        "findings": [*judged.summary["verdicts"], *(warning if hindsight else [])],
         "report": str(folder / "report.html"),
     }
 
@@ -149,13 +152,14 @@ def judge_bundle(params: BacktestParams, forecasts: str | None, features: str, b
 def unseen_days(metadata: Any, dates: list[str], params: BacktestParams) -> list[str]:
     """The days to judge on: the last `test_days`, or all that come after every day that the bundle knows.
 
+    Where the data end before all that it knows, as another instrument's may, they are those days: it never saw them,
+    but whoever made it could know what came after (`with_hindsight`).
     The baselines need a day before them, to be tuned on: where the data hold none that the bundle knows, it is the
     first, unless there is no other; then they are not tuned. Raises InputError where no day is left.
     """
     days = sorted(set(dates))
-    spec = metadata.get("signal_spec") or {}
-    seen = [*metadata["training_days"], *spec.get("train_days", [])]
-    fresh = [day for day in days if day > max(seen, default="")]
+    seen = _known_days(metadata)
+    fresh = [day for day in days if day > max(seen, default="")] or [day for day in days if day < min(seen)]
     if len(fresh) == len(days) > 1:
         fresh = fresh[1:]
     if params.test_days is not None:
@@ -166,6 +170,15 @@ def unseen_days(metadata: Any, dates: list[str], params: BacktestParams) -> list
             f"{max(seen, default='none')}, and the baselines are tuned on a day before the first; widen --from/--to"
         )
     return fresh
+
+
+def with_hindsight(metadata: Any, tested: list[str]) -> bool:
+    """Whether the bundle was made from days that come after those it is judged on."""
+    return max(_known_days(metadata), default="") > max(tested)
+
+
+def _known_days(metadata: Any) -> list[str]:
+    return [*metadata["training_days"], *(metadata.get("signal_spec") or {}).get("train_days", [])]
 
 
 def stage_rows(stages: list[StageResult]) -> list[dict[str, Any]]:

@@ -1,7 +1,7 @@
 import pytest
 
 from feature_repo.errors import InputError
-from flows.backtest import BacktestParams, unseen_days
+from flows.backtest import BacktestParams, unseen_days, with_hindsight
 
 DAYS = ["2024-01-02", "2024-01-03", "2024-01-04", "2024-01-05"]
 
@@ -27,7 +27,15 @@ def test_backtest_when_days_are_asked_for_then_takes_the_last_ones_among_the_unk
     assert judged(DAYS[:3], test_days=2) == DAYS[3:]
 
 
-@pytest.mark.parametrize("known, dates", [(DAYS, DAYS), (DAYS[:1], DAYS[:1]), (["2025-01-01"], DAYS)])
+@pytest.mark.parametrize("known, dates", [(DAYS, DAYS), (DAYS[:1], DAYS[:1]), ([DAYS[0], "2025-01-01"], DAYS)])
 def test_backtest_when_no_day_is_left_then_says_which_the_bundle_knows(known, dates):
     with pytest.raises(InputError, match="no day to judge on among 2024-01-02"):
         judged(known, dates=dates)
+
+
+def test_backtest_when_the_data_end_before_all_that_the_bundle_knows_then_judges_on_them_and_says_so():
+    known = {"training_days": ["2025-01-01"]}
+    assert judged(["2025-01-01"]) == DAYS[1:]
+    assert judged(["2025-01-01"], dates=DAYS[:1]) == DAYS[:1]
+    assert with_hindsight(known, DAYS[1:]) and not with_hindsight(known, ["2025-01-02"])
+    assert not with_hindsight({"training_days": []}, DAYS)
