@@ -30,6 +30,7 @@ class _Round:
     def __init__(self, prefix: str) -> None:
         self.prefix = prefix
         self.open: dict[str, dict[int, OrderState]] = {}
+        self.came: dict[str, int] = {}  # reports so far
         self.done: set[str] = set()  # venues that listed everything
         self.one: dict[tuple[str, int], OrderState] = {}
         self.changed = asyncio.Event()
@@ -55,7 +56,8 @@ class Reconciler:
             listed = this.open.setdefault(venue, {})
             if answer.state is not None:
                 listed[answer.order_id] = answer.state
-            if len(listed) >= (total or 0):
+            this.came[venue] = this.came.get(venue, 0) + (total != 0)
+            if total is not None and this.came[venue] >= total:  # a venue that does not say how many never ends
                 this.done.add(venue)
         elif answer.state is not None:
             this.one[venue, answer.order_id] = answer.state

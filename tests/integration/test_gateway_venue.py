@@ -1,0 +1,287 @@
+"""What a venue may do to the gateway: wrong, late and hostile reports, refusals, orders that nobody knows."""
+
+import asyncio
+import threading
+
+import pytest
+from fix_peers import until
+from gateway_process import Desk
+from gateway_served import Served
+from scripted_venue import ASK, BID, ScriptedVenue
+
+from serving.contracts.decisions import Allowed, Denied
+from serving.contracts.orders import Acked, Cancelled, Filled, Rejected
+from serving.wire.feed import Ask
+from serving.wire.messages import CancelOrder, NewOrder, OrderState
+
+
+class World:
+    """A served gateway, armed, with a scripted venue behind it and a desk in front."""
+
+    def __init__(self, folder, **settings):
+        self.served = Served(folder, limits=True, auto_arm=True, probe_s=0.1, probe_timeout_s=0.5, **settings)
+        venues = self.served.files.folder / "venues.yaml"
+        config = self.served.settings
+        from serving.gateway.config import load_venues
+
+        venue = load_venues(venues)["SYN"]
+        feed_port = int(venue.feed.url.rpartition(":")[2])
+        self.venue = ScriptedVenue(folder, venue.fix.port, feed_port)
+        assert config.paper
+
+    def __enter__(self):
+        self.venue.__enter__()
+        self.served.__enter__()
+        gateway = self.served.gateway
+        until(lambda: not gateway.state.halted, "arming")
+        until(lambda: gateway.live.market("SYN", "SYN1").status == "open", "the feed")
+        started_ns = gateway.live.started_ns
+        until(lambda: gateway._now.mono_ns - started_ns > 1_100_000_000, "message windows that are not full")
+        return self
+
+    def __exit__(self, *details):
+        self.served.__exit__(*details)
+        self.venue.__exit__(*details)
+
+    @property
+    def gateway(self):
+        return self.served.gateway
+
+    async def desk(self):
+        return await Desk(self.served.files.client_token).open(self.served.service.ports["order"])
+
+    def run(self, coroutine):
+        return asyncio.run(asyncio.wait_for(coroutine, 60))
+
+    def sent(self, count=1):
+        """The first orders that reached the venue."""
+        until(lambda: len(self.venue.of(NewOrder)) >= count, "an order at the venue")
+        return self.venue.of(NewOrder)
+
+    def halted(self, words):
+        until(lambda: words in self.gateway.state.halted, f"a halt for {words}")
+
+
+@pytest.fixture()
+def world(tmp_path):
+    with World(tmp_path) as world:
+        yield world
+
+
+def order_of(world, desk_orders=1, lots=5, price=BID):
+    """Have an order acknowledged; gives it as the venue knows it."""
+
+    async def go():
+        desk = await world.desk()
+        answer = await desk.allowed(desk.order(price=price, lots=lots))
+        await desk.until(lambda: desk.of(Acked, answer.order_id))
+        return desk
+
+    world.run(go())
+    return world.sent(desk_orders)[-1]
+
+
+def test_orders_flow_and_the_feed_is_the_gateways_own(world):
+    async def go():
+        desk = await world.desk()
+        answer = await desk.allowed(desk.order(price=BID, lots=5))
+        await desk.until(lambda: desk.of(Acked, answer.order_id))
+        order = world.sent()[0]
+        world.venue.say("F", world.venue.state(order, "filled", 5), last=(BID, 5), fee=12)
+        await desk.until(lambda: desk.of(Filled))
+        denied = await desk.ask(desk.order(price=ASK * 2, lots=5))
+        return desk.of(Filled)[0], denied
+
+    filled, denied = world.run(go())
+    assert (filled.lots, filled.price_ticks, filled.fee) == (5, BID, 12)
+    assert denied.control == "collar" and Ask  # against the scripted feed's quote
+
+
+def test_report_that_cannot_be_understood_halts(world):
+    order = order_of(world)
+    world.venue.say("F", world.venue.state(order, "filled", 5), last=(BID, 5), exec_id="X" * 65)
+    world.halted("cannot be understood")
+
+
+def test_report_of_another_symbol_or_side_halts(world):
+    order = order_of(world)
+    world.venue.say("F", world.venue.state(order, "filled", 5, side="sell"), last=(BID, 5))
+    world.halted("reports order")
+    assert not world.gateway.state.executions
+
+
+def test_fill_beyond_the_order_stops_the_venue_and_a_person_resets(world):
+    order = order_of(world)
+    for _ in range(2):
+        world.venue.say("F", world.venue.state(order, "filled", 5), last=(BID, 5))
+    until(lambda: world.gateway.state.node("venue", "SYN").tripped, "the breaker")
+
+    async def go():
+        desk = await world.desk()
+        denied = await desk.ask(desk.order(price=BID, lots=1))
+        with world.served.client() as client:
+            place = {"scope": "venue", "name": "SYN"}
+            assert (await asyncio.to_thread(client.post, "/v1/reset", json=place)).status_code == 200
+        return denied, await desk.ask(desk.order(price=BID, lots=1))
+
+    denied, allowed = world.run(go())
+    assert denied.control == "false_fills" and isinstance(allowed, Allowed)
+
+
+def test_execution_that_comes_twice_counts_once(world):
+    order = order_of(world)
+    for _ in range(2):
+        world.venue.say("F", world.venue.state(order, "partially_filled", 2), last=(BID, 2), exec_id="same")
+    until(lambda: len(world.gateway.state.executions) == 1, "the fill")
+    until(lambda: world.gateway.state.leg("main", "policy", "SYN1").position == 2, "the position")
+    assert not world.gateway.state.node("venue", "SYN").tripped
+
+
+def test_fill_after_a_confirmed_cancel_still_counts(world):
+    async def go():
+        desk = await world.desk()
+        request = desk.order(price=BID, lots=5)
+        answer = await desk.allowed(request)
+        await desk.until(lambda: desk.of(Acked, answer.order_id))
+        await desk.allowed(desk.withdraw(request.key))
+        await desk.until(lambda: desk.of(Cancelled, answer.order_id))
+        world.venue.say("F", world.venue.state(world.sent()[0], "filled", 5), last=(BID, 3))
+        await desk.until(lambda: desk.of(Filled, answer.order_id))
+
+    world.run(go())
+    assert world.gateway.state.leg("main", "policy", "SYN1").position == 3
+
+
+def test_business_reject_is_the_answer_to_its_order(world):
+    world.venue.answers = False
+
+    async def go():
+        desk = await world.desk()
+        answer = await desk.allowed(desk.order(price=BID, lots=5))
+        world.venue.refuse(world.sent()[0].cl_ord_id)
+        await desk.until(lambda: desk.of(Rejected, answer.order_id))
+        return desk.of(Rejected)[0]
+
+    assert world.run(go()).reason == "not today"
+    assert not world.gateway.state.open_orders
+
+
+def test_callback_that_raises_halts_and_only_cancels_leave(world):
+    order_of(world)
+    session = world.served.service.sessions["SYN"]
+    session.received = lambda peer, message: 1 / 0
+    world.venue.say("0", world.venue.state(world.sent()[0]))
+    world.halted("ZeroDivisionError")
+
+    async def go():
+        desk = await world.desk()
+        return await desk.ask(desk.order(price=BID, lots=1))
+
+    assert isinstance(world.run(go()), Denied)
+    with world.served.client() as client:
+        assert client.post("/v1/kill", json={"scope": "all"}).status_code == 200
+    until(lambda: world.venue.of(CancelOrder), "the cancel")
+    assert len(world.venue.of(NewOrder)) == 1
+
+
+def test_order_that_a_kill_overtakes_never_leaves_and_its_sender_hears(world):
+    """The scope is blocked at the last line while the deciding thread still works on what came before."""
+    world.served.service.transport.blocks.add("strategy", "policy")
+
+    async def go():
+        desk = await world.desk()
+        answer = await desk.allowed(desk.order(price=BID, lots=5))
+        await desk.until(lambda: desk.of(Rejected, answer.order_id))
+        return desk.of(Rejected)[0]
+
+    rejected = world.run(go())
+    assert rejected.reason == "unsent: strategy policy is being killed"
+    assert not world.venue.of(NewOrder) and not world.gateway.state.open_orders
+
+
+def test_order_that_waited_too_long_is_held_back_at_the_last_line(world, monkeypatch):
+    gateway = world.gateway
+    real = gateway.unanswered.sent_ns
+    monkeypatch.setattr(gateway.unanswered, "sent_ns", lambda order, kind: (real(order, kind) or 0) - 3_000_000_000)
+
+    async def go():
+        desk = await world.desk()
+        answer = await desk.allowed(desk.order(price=BID, lots=5))
+        await desk.until(lambda: desk.of(Rejected, answer.order_id))
+        return desk.of(Rejected)[0]
+
+    assert "max_send_age_ns" in world.run(go()).reason
+    assert not world.venue.of(NewOrder)
+
+
+def test_order_that_the_venue_holds_and_nobody_knows_is_cancelled_and_is_a_break(world):
+    stranger = OrderState("9000", "V9", "SYN1", "buy", "new", BID, 5, 0, 5)
+    world.venue.states["9000"] = stranger
+    with world.served.client() as client:
+        breaks = client.post("/v1/reconcile", json={}).json()["breaks"]
+    assert "holds order 9000, which is not open here" in breaks[0]
+    until(lambda: any(c.orig_cl_ord_id == "9000" for c in world.venue.of(CancelOrder)), "its cancel")
+    world.venue.states.clear()
+    with world.served.client() as client:
+        assert client.post("/v1/reconcile", json={}).json() == {"reconciled": True, "breaks": []}
+
+
+def test_drop_copy_that_disagrees_is_a_break(world):
+    order = order_of(world)
+    world.venue.states[order.cl_ord_id] = world.venue.state(order, "partially_filled", 2)
+    world.venue.say("F", world.venue.state(order, "partially_filled", 2), last=(BID, 2), exec_id="mine")
+    until(lambda: world.gateway.state.executions, "the fill")
+    with world.served.client() as client:
+        breaks = client.post("/v1/reconcile", json={}).json()["breaks"]
+        assert any("stands here, not in the drop copy" in item for item in breaks)
+        world.venue.say("F", world.venue.state(order, "partially_filled", 2), "DROPCOPY", last=(BID, 2), exec_id="mine")
+        answer = client.post("/v1/reconcile", json={}).json()
+    assert answer == {"reconciled": True, "breaks": []}
+
+
+def test_clearer_that_disagrees_is_a_break(world):
+    with world.served.client() as client:
+        positions = [{"account": "main", "symbol": "SYN1", "lots": 7}]
+        breaks = client.post("/v1/reconcile", json={"positions": positions}).json()["breaks"]
+    assert breaks == ["account main holds 0 lots of SYN1 here, 7 at the clearer"]
+
+
+def test_kill_over_a_venue_that_hangs_is_blocked_not_flushed(world):
+    hold = threading.Event()
+    real, world.venue.received = world.venue.received, lambda *_: hold.wait(20)
+    try:
+
+        async def go():
+            desk = await world.desk()
+            await desk.allowed(desk.order(price=BID, lots=1))
+
+        world.run(go())
+        with world.served.client() as client:
+            said = client.post("/v1/kill", json={"scope": "venue", "name": "SYN"}).json()
+        assert said["message"] == "blocked, not flushed" and said["persisted"]
+    finally:
+        world.venue.received = real
+        hold.set()
+
+
+def test_journal_that_fails_denies_cancels_and_says_so(world):
+    order_of(world)
+
+    def fail():
+        raise OSError(28, "No space left on device")
+
+    world.gateway.journal._file.sync = fail
+
+    async def go():
+        desk = await world.desk()
+        return await desk.ask(desk.order(price=BID, lots=1), desk.order(price=BID, lots=2))
+
+    for denied in world.run(go()):
+        assert denied.control == "journal" and "No space left" in denied.message
+    until(lambda: world.venue.of(CancelOrder), "cancels without the journal")
+    assert len(world.venue.of(NewOrder)) == 1
+    with world.served.client() as client:
+        assert "No space left" in client.get("/v1/state").json()["broken"]
+        assert client.post("/v1/arm", json={}).status_code == 409
+        said = client.post("/v1/kill", json={"scope": "all"}).json()
+    assert said["message"].startswith("blocked, not persisted")
