@@ -32,7 +32,8 @@ def replace_section(page: Path, name: str, text: str) -> None:
     if content.count(begins) != 1 or content.count(ends) != 1 or content.index(begins) > content.index(ends):
         raise InputError(f"{page}: needs the lines {begins!r} and {ends!r} once each, in this order")
     before, after = content[: content.index(begins) + len(begins)], content[content.index(ends) :]
-    page.write_text(f"{before}\n\n{text.strip()}\n\n{after}")
+    text = text.strip("\n")
+    page.write_text(f"{before}\n\n{text}\n\n{after}")
 
 
 def section(
