@@ -1,6 +1,7 @@
 """The `shortfall trade` command: a day worked by the champion behind the gateway, shown as it goes."""
 
 import json
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -88,6 +89,7 @@ def trade(
     )
     from flows.trade import trade_day
 
+    signal.signal(signal.SIGTERM, _interrupt)
     try:
         day = with_progress(lambda: {"day": prepare(params)}, as_json)["day"]
         with _shown(as_json) as show:
@@ -101,6 +103,11 @@ def trade(
         _print(found)
     if found["killed"] or any(found["processes"].values()) or found["parents"]["not_done"]:
         raise typer.Exit(1)
+
+
+def _interrupt(number: int, frame: object) -> None:
+    """SIGTERM ends a run as Ctrl-C does: in order."""
+    raise KeyboardInterrupt
 
 
 @contextmanager
@@ -165,6 +172,10 @@ def _print(found: dict[str, Any]) -> None:
         console.print(f"{len(rows) - _TABLE_ROWS} more parents stand in the report.")
     for line in sentences(found):
         console.print(line, highlight=False, soft_wrap=True)
+    used = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in found["cpu_s"].items())
+    console.print(
+        f"{found['market_seconds']:,.0f} s of the day in {found['seconds']:.0f} s; CPU: {used}", highlight=False
+    )
     ended = ", ".join(f"{name} {code}" for name, code in found["processes"].items())
     console.print(f"Processes ended: {ended}", highlight=False)
     console.print(f"Report: {found['report']}", highlight=False, soft_wrap=True)

@@ -7,7 +7,6 @@ prepare the day -> start venue, decide, gateway, parents -> submit its parents -
 import asyncio
 import json
 import os
-import signal
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -79,7 +78,7 @@ def trade_day(
         parents, market_s, refused = asyncio.run(_conduct(team, desk, day, params, show))
         seconds = time.monotonic() - began
     rows = compare(read_live(desk.parents_folder), backtest(day.bundle, day.days, parents, day.config), len(parents))
-    run = RunFacts(params.pace, seconds, market_s, refused, team.codes(), team.killed)
+    run = RunFacts(params.pace, seconds, market_s, refused, team.codes(), team.killed, team.cpu_s)
     found = summarise(day, rows, run)
     found["report"] = str(write_report(folder, day, rows, found))
     head, table = table_rows(rows)
@@ -90,11 +89,6 @@ async def _conduct(
     team: Team, desk: Desk, day: TradeDay, params: TradeParams, show: Show
 ) -> tuple[NDArray[np.void], float, int]:
     """Let the day pass until its last parent is done; the parents, seconds of the day, and what was denied."""
-    task = asyncio.current_task()
-    assert task is not None
-    loop = asyncio.get_running_loop()
-    with suppress(ValueError, NotImplementedError, RuntimeError):  # not in the main thread
-        loop.add_signal_handler(signal.SIGTERM, task.cancel)
     conductor = Conductor(desk.feed_url, params.pace == "lockstep")
     follow = asyncio.create_task(conductor.run())
     headers = {"Authorization": f"Bearer {desk.parents_token}"}

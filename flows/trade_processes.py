@@ -16,6 +16,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import psutil
+
 from feature_repo.errors import ShortfallError
 
 STOP_S = 15.0
@@ -51,6 +53,7 @@ class Team:
     start_s: float = 90.0
     workers: dict[str, Worker] = field(default_factory=dict)
     killed: list[str] = field(default_factory=list)  # names of those that SIGTERM did not end
+    cpu_s: dict[str, float] = field(default_factory=dict)  # that each had used when it was stopped
 
     def __enter__(self) -> "Team":
         (self.folder / "logs").mkdir(parents=True, exist_ok=True)
@@ -103,6 +106,9 @@ class Team:
         """End every process, the last one started first; none is left when this returns."""
         for worker in reversed(self.workers.values()):
             if worker.process.poll() is None:
+                with suppress(psutil.Error):
+                    used = psutil.Process(worker.pid).cpu_times()
+                    self.cpu_s[worker.name] = round(used.user + used.system, 1)
                 with suppress(ProcessLookupError):
                     worker.process.send_signal(signal.SIGTERM)
                 try:

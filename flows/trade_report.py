@@ -31,6 +31,7 @@ class RunFacts:
     gateway_denials: int
     stopped: dict[str, int | None]  # exit code of each process
     killed: list[str]
+    cpu_s: dict[str, float]  # of each process
 
 
 def summarise(day: TradeDay, rows: Sequence[Comparison], run: RunFacts) -> dict[str, Any]:
@@ -65,6 +66,7 @@ def summarise(day: TradeDay, rows: Sequence[Comparison], run: RunFacts) -> dict[
         "same_decisions": sum(row.same_decisions for row in rows),
         "processes": run.stopped,
         "killed": run.killed,
+        "cpu_s": run.cpu_s,
         "stages": [
             {"name": item.stage, "id": item.id, "skipped": item.skipped, "seconds": round(item.seconds, 1)}
             for item in day.stages
@@ -107,6 +109,7 @@ def write_report(folder: Path, day: TradeDay, rows: Sequence[Comparison], found:
         ("parents", f"{day.config.lots or 'by volume'} lots within {day.config.horizon_s} s"),
         ("time", f"{found['market_seconds']:,.0f} s of the day in {found['seconds']:,.0f} s"),
         ("processes", ", ".join(f"{name} ended with {code}" for name, code in found["processes"].items())),
+        ("CPU time", ", ".join(f"{name} {used:,.1f} s" for name, used in found["cpu_s"].items())),
     ]
     parts = [(name.removesuffix("_bps"), f"{found['parts_bps'][name]:+.3f}") for name in PARTS]
     sections = [
