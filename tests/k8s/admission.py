@@ -1,4 +1,4 @@
-"""ValidatingAdmissionPolicies as the API server applies them: CEL, compiled with its types checked, over what is posted."""
+"""ValidatingAdmissionPolicies as the API server applies them: CEL, its types checked, over what is posted."""
 
 import re
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""What the API server refuses of workers, Spark's drivers and training flows, whatever Prefect's templates were changed to."""
+"""What the API server refuses of workers, drivers and training flows, whatever Prefect's templates are changed to."""
 
 import pytest
 from admission import compile_all, refusals
@@ -29,9 +29,8 @@ def test_every_expression_compiles_with_its_types_checked(documents):
 
 
 def test_every_policy_is_bound_and_denies(documents):
-    bound = {
-        item["spec"]["policyName"]: item["spec"] for item in of_kind(documents, "ValidatingAdmissionPolicyBinding")
-    }
+    bindings = of_kind(documents, "ValidatingAdmissionPolicyBinding")
+    bound = {item["spec"]["policyName"]: item["spec"] for item in bindings}
     for policy in of_kind(documents, "ValidatingAdmissionPolicy"):
         assert policy["spec"]["failurePolicy"] == "Fail"
         assert "Deny" in bound[policy["metadata"]["name"]]["validationActions"]
