@@ -382,8 +382,8 @@ class GatewayService:
         for feed in self.feeds.values():
             await feed.stop()
         await asyncio.to_thread(self.killer.stop)
-        for stop in [end.stop for end in self.sessions.values()] + [end.stop for end in self.drops.values()]:
-            await asyncio.to_thread(stop)
+        stops = [end.stop for end in self.sessions.values()] + [end.stop for end in self.drops.values()]
+        await asyncio.gather(*(asyncio.to_thread(stop) for stop in stops), return_exceptions=True)
         self._drain()
         gateway.journal.close()
         (self.settings.folder / "ports.json").unlink(missing_ok=True)
