@@ -1,4 +1,4 @@
-"""Roles give exactly what the code behind each identity asks for: one right too few fails a run, one more is a risk."""
+"""Roles give exactly what the code behind an identity asks for: one right too few fails a run, one more is a risk."""
 
 from pathlib import Path
 
