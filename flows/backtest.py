@@ -44,10 +44,10 @@ def train_flow(params: NightlyParams) -> dict[str, Any]:
     """Ticks to a policy bundle; returns what `shortfall train-agent` prints."""
     load_profile(params.profile)  # a bad profile ends the run now, not after the data stages
     forced = set(params.force)
-    test_days = held_out_days(params, planned_dates(IngestParams(**_fields(IngestParams, params))))
+    test_days = held_out_days(params, planned_dates(IngestParams(**fields_of(IngestParams, params))))
     training = {"profile": params.profile, "test_days": test_days, "seed": params.seed}
     try:
-        stages = run_data_stages(DataParams(**_fields(DataParams, params)))
+        stages = run_data_stages(DataParams(**fields_of(DataParams, params)))
         signal = TrainSignalParams(features=stages[-1].id, force="train_signal" in forced, **training)
         forecasts = run_flow(train_signal_flow, signal)
         known = {"features": stages[-1].id, "forecasts": forecasts.id}
@@ -73,7 +73,7 @@ def backtest_flow(params: BacktestParams) -> dict[str, Any]:
     bundle = load_bundle(Path(params.bundle).expanduser())  # a bad one ends the run now
     load_profile(params.profile)
     try:
-        stages = run_data_stages(DataParams(**_fields(DataParams, params)))
+        stages = run_data_stages(DataParams(**fields_of(DataParams, params)))
     finally:
         stop_spark()
     if bundle.signal_onnx is not None:
@@ -189,7 +189,7 @@ def stage_rows(stages: list[StageResult]) -> list[dict[str, Any]]:
     ]
 
 
-def _fields(model: type[IngestParams], params: IngestParams) -> dict[str, Any]:
+def fields_of(model: type[IngestParams], params: IngestParams) -> dict[str, Any]:
     """The fields of `params` that `model` has too, without what is to be done again but the stages it names."""
     values = params.model_dump(include=set(model.model_fields) - {"force"})
     if model is DataParams:
@@ -197,22 +197,3 @@ def _fields(model: type[IngestParams], params: IngestParams) -> dict[str, Any]:
 
         values["force"] = [name for name in getattr(params, "force", []) if name in DATA_STAGES]
     return values
-
-
-@flow(name="search")
-def search_flow(params: NightlyParams, trials: int) -> dict[str, Any]:
-    """Ticks to the settings that did best on the validation days, as `shortfall train-agent --search` prints them."""
-    from flows.configs import agent_config
-    from training.execution.search import search
-
-    test_days = held_out_days(params, planned_dates(IngestParams(**_fields(IngestParams, params))))
-    training = {"profile": params.profile, "test_days": test_days, "seed": params.seed}
-    try:
-        stages = run_data_stages(DataParams(**_fields(DataParams, params)))
-        forecasts = run_flow(train_signal_flow, TrainSignalParams(features=stages[-1].id, **training))
-    finally:
-        stop_spark()
-    folder = lake().folder("features", stages[-1].id)
-    config = agent_config(TrainAgentParams(**training), list_partitions(folder, "features.parquet"))
-    found = search(folder, lake().folder("train_signal", forecasts.id), config, trials, params.seed)
-    return {"stages": stage_rows([*stages, forecasts]), "trials": found}

@@ -78,7 +78,8 @@ def train_agent(
 
     def work() -> dict[str, Any]:
         from flows.ablate import ablate_flow
-        from flows.backtest import search_flow, train_flow
+        from flows.backtest import train_flow
+        from flows.search import search_flow
 
         if ablate:
             return ablate_flow(params)

@@ -41,6 +41,7 @@ _CODE: dict[str, tuple[str, ...]] = {
     ),
     "train_signal": ("feature_repo/pipeline", "training/signals", "training/evaluation/splits.py"),
     "train_agent": ("feature_repo/pipeline", "training/market", "training/execution", "serving/contracts"),
+    "search": ("feature_repo/pipeline", "training/market", "training/execution", "serving/contracts"),
     "evaluate": _JUDGING,
     "apply_signal": ("feature_repo/pipeline", "training/signals"),
     "backtest": _JUDGING,

@@ -40,3 +40,31 @@ def test_backtest_when_the_bundle_is_none_then_says_so_before_any_data_is_read(s
     done = replace(shell, command="backtest").run(tmp_path, "--bundle", str(tmp_path / "no"), *TINY)
     assert done.returncode == 2 and "no such bundle folder" in done.stderr
     assert not (tmp_path / "ingest").exists()
+
+
+@pytest.mark.slow
+def test_train_agent_when_signals_are_ablated_then_prints_their_worth_with_its_interval(tiny_night, shell):
+    done = replace(shell, command="train-agent").run(tiny_night.lake, *TINY, "--ablate", "signals", "--json")
+    assert done.returncode == 0, done.stderr[-4000:]
+    report = json.loads(done.stdout)
+    row = report["ablation"]["all"]
+    assert row["diff_bps"] == pytest.approx(row["with_bps"] - row["without_bps"])
+    assert {"ci_low", "ci_high", "n", "n_seeds", "verdict"} <= set(row)
+    assert report["blind_agent"]["seed"] == report["agent"]["seed"]
+
+
+@pytest.mark.slow
+def test_train_agent_when_settings_are_searched_then_prints_trials_best_first_and_does_them_once(tiny_night, shell):
+    command = replace(shell, command="train-agent")
+    done = command.run(tiny_night.lake, *TINY, "--search", "2", "--json")
+    assert done.returncode == 0, done.stderr[-4000:]
+    report = json.loads(done.stdout)
+    costs = [row["validation_bps"] for row in report["trials"]]
+    assert len(costs) == 2 and costs == sorted(costs)
+    again = json.loads(command.run(tiny_night.lake, *TINY, "--search", "2", "--json").stdout)
+    assert again["trials"] == report["trials"] and all(stage["skipped"] for stage in again["stages"])
+
+
+def test_train_agent_when_what_to_ablate_is_unknown_then_says_what_can_be(shell, tmp_path):
+    done = replace(shell, command="train-agent").run(tmp_path, *TINY, "--ablate", "spread")
+    assert done.returncode == 2 and "--ablate spread" in done.stderr

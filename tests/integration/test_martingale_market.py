@@ -1,9 +1,11 @@
 """In a market where nothing can be known, no policy has a timing cost, and takers pay half the spread."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from feature_repo.errors import InputError
 from serving.contracts.observation import OBSERVATION_SIZE
@@ -91,6 +93,56 @@ def test_timing_cost_is_zero_for_a_policy_that_was_trained_there(market):
     rows = run_policy(linear_policy(best, scale), found, parents, CONFIG).rows
     mean, error = mean_and_error(rows, rows["timing_bps"])
     assert abs(mean) <= Z * error and error < 0.35
+
+
+@pytest.fixture(scope="module")
+def trained():
+    """PPO from a random network, raised and chosen on days of the market, and the static policy that is best there."""
+    from training.evaluation.tuning import TuningGrid, tune_baselines
+    from training.execution.agent_config import AgentConfig
+    from training.execution.local_ray import local_ray
+    from training.execution.ppo import greedy, new_module
+    from training.execution.train import train_seed
+    from training.execution.world import ExecutionWorld, Validation
+
+    def world(found):
+        made = ExecutionWorld(Path("in memory"), None, (), CONFIG)
+        made.__dict__["days"] = found
+        return made
+
+    config = AgentConfig(
+        env_steps=400_000, num_envs=128, batch_steps=16_384, minibatch_steps=2_048, learning_rate=1e-3,
+        warm_start=False, execution=CONFIG.to_dict(),
+    )  # fmt: skip
+    teaching, judging = world(days(count=12, seed=31)), world(days(count=8, seed=32))
+    parents = parent_grid(judging.days, CONFIG)
+    validation = Validation(judging, ("2024-01-01",), False, parents)
+    with local_ray(1):
+        outcome, untrained, _ = train_seed(teaching, validation, config, 7, lambda update: None, Path("no checkpoint"))
+    width = teaching.spaces()[0]["observation"].shape[0]
+    policies = []
+    for name, weights in (("trained", outcome.weights), ("untrained", untrained)):
+        module = new_module(*teaching.spaces(), np.zeros(width, np.float32), np.ones(width, np.float32), config, 7)
+        module.load_state_dict({key: torch.from_numpy(value) for key, value in weights.items()}, strict=False)
+        policies.append(ModelPolicy(name, greedy(module)))
+    grid = TuningGrid(substeps=(1, 6), ahead=(0, 1), thresholds=(0.05, 0.2), participation=(1.0,))
+    tuned = tune_baselines(judging.days, CONFIG, 0, grid=grid)
+    ((key, opponent),) = tuned.opponents.items()
+    return *policies, next(policy for policy in tuned.policies[key] if policy.name == opponent)
+
+
+@pytest.mark.ray
+def test_agent_trained_there_has_no_timing_cost_and_gains_nothing_over_the_best_static_policy(trained):
+    agent, untrained, static = trained
+    others = days(count=24, seed=33)
+    there = parent_grid(others, CONFIG)
+    rows, raw, fixed = (run_policy(policy, others, there, CONFIG).rows for policy in (agent, untrained, static))
+    mean, error = mean_and_error(rows, rows["is_bps"] - raw["is_bps"])
+    assert mean < -0.5 and mean < -Z * error  # it has learned: to rest, which earns the spread
+    mean, error = mean_and_error(rows, rows["timing_bps"])
+    assert abs(mean) <= 1.96 * error and error < 0.05
+    mean, error = mean_and_error(rows, rows["is_bps"] - fixed["is_bps"])
+    assert mean > -1.96 * error and error < 0.05  # a gain of a tenth of a tick would be seen
 
 
 def test_timing_part_is_that_of_the_fills_marked_to_the_mid_just_after_them(market):
