@@ -195,6 +195,8 @@ class FixInbound:
         try:
             if ask.account not in ("", account):
                 raise Refusal("unknown", f"account {ask.account} is not {account}, that of {peer}")
+            if not start:
+                raise Refusal("busy", "the market's time is not known yet: give EffectiveTime(168)")
             if ask.end_ns <= start:
                 raise Refusal("invalid", f"ExpireTime(126) {ask.end_ns} ns is not after {start} ns")
             desk.submit(
