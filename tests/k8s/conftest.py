@@ -1,9 +1,14 @@
 """A fake API server for each test, and a client of it."""
 
 from collections.abc import Iterator
+from functools import cache
 
+import kubernetes_validate.utils
 import pytest
 from fake_api import FakeApi, fake_api
+
+# it parses 3 MB of definitions for each object that it looks at; they do not change
+kubernetes_validate.utils.schema_contents = cache(kubernetes_validate.utils.schema_contents)
 
 
 @pytest.fixture

@@ -42,7 +42,6 @@ KINDS = [
     Kind("ray.io", "v1", "rayjobs", "RayJob"),
     Kind("ray.io", "v1", "rayclusters", "RayCluster"),
 ]  # fmt: skip
-_REVIEW = {"SelfSubjectAccessReview": "authorization.k8s.io/v1"}
 
 
 @cache
@@ -62,24 +61,42 @@ def problem_of(kind: Kind, item: dict[str, Any]) -> str | None:
     """Why a strict API server refuses the object as it is written; None where it does not."""
     if kind.group == "ray.io":
         return _ray_problem(kind.plural, item)
-    import kubernetes_validate
+    return first_error(strict_validator(kind.kind, kind.api_version), item)
 
-    try:
-        kubernetes_validate.validate(item, VERSION, strict=True)
-    except kubernetes_validate.ValidationError as error:
-        return f"{'.'.join(str(part) for part in error.path)}: {error.message}"
+
+def first_error(validator: Any, item: dict[str, Any]) -> str | None:
+    """Path and message of an error that the validator finds; None where there is none."""
+    for error in validator.iter_errors(item):
+        return f"{'.'.join(str(part) for part in error.absolute_path)}: {error.message}"
     return None
+
+
+@cache
+def strict_validator(kind: str, api_version: str) -> Any:
+    """What `kubernetes_validate.validate(..., strict=True)` makes anew for each object, made once."""
+    import jsonschema
+    from kubernetes_validate import utils
+    from referencing import Registry, Resource
+
+    group, _, version = api_version.rpartition("/")
+    name = f"{kind.lower()}-{group.partition('.')[0]}-{version}" if group else f"{kind.lower()}-{version}"
+    folder = f"kubernetes-json-schema/v{_schema_version()}-local-strict"
+    schema, definitions = (utils.schema_contents(f"{folder}/{file}.json", VERSION) for file in (name, "_definitions"))
+    registry: Any = Resource.from_contents(definitions) @ (Resource.from_contents(schema) @ Registry())
+    return jsonschema.Draft202012Validator(schema, registry=registry.crawl())
+
+
+def _schema_version() -> str:
+    from kubernetes_validate import utils
+
+    return next(item for item in utils.all_versions() if utils.major_minor(item) == VERSION)
 
 
 def _ray_problem(plural: str, item: dict[str, Any]) -> str | None:
     import jsonschema
 
     schema = ray_schema(plural)
-    if schema is None:
-        return None
-    for error in jsonschema.Draft202012Validator(schema).iter_errors(item):
-        return f"{'.'.join(str(part) for part in error.absolute_path)}: {error.message}"
-    return None
+    return None if schema is None else first_error(jsonschema.Draft202012Validator(schema), item)
 
 
 def _closed(schema: Any, top: bool = False) -> Any:
