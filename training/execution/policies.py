@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,9 +41,7 @@ class DecisionBatch:
     rest_lots: Ints
     rest_ahead: Ints
     traded: Ints | None = None  # lots that others traded since the arrival, where the market is not the recorded day's
-    planted: Floats | None = (
-        None  # signal of the reactive market, in [-1, 1]: for the rule that measures its worth alone
-    )
+    planted: Floats | None = None  # signal of the reactive market, in [-1, 1]: to measure its worth, for no baseline
 
     def scheduled(self, step: int) -> Ints:
         """Lots that the even schedule has sent by the end of slice `step`."""
@@ -87,7 +85,14 @@ class ModelPolicy:
 
 
 class RandomPolicy(ModelPolicy):
-    """Uniform over the possible actions, seeded."""
+    """Uniform over the possible actions, seeded: once a slice and at most a slice ahead, whatever the agent's pace.
+
+    The more often it draws, the nearer it comes to crossing at once, so that its pace is part of what it is.
+    """
+
+    pace: ClassVar[dict[str, Any]] = {
+        "ahead_slices": 1, "decisions_per_slice": 1, "decision_every_events": None, "wait_keeps": False,
+    }  # fmt: skip
 
     def __init__(self, seed: int = 0) -> None:
         """Every run with this `seed` draws the same."""
