@@ -7,7 +7,7 @@ day. After a gap, or a start within the session, features that look back over it
 
 from bisect import bisect_right
 from collections import deque
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
 import numpy as np
@@ -64,12 +64,15 @@ class Features(NamedTuple):
 
 def session_of(instrument: Instrument, ts_ns: int) -> tuple[str, list[tuple[int, int]]]:
     """The session date that a moment belongs to, and its windows: the first that is not over. Raises InputError."""
-    day = datetime.fromtimestamp(ts_ns / NS, UTC).date()
+    day = datetime.fromtimestamp(ts_ns // NS, UTC).date()
+    evenings = any(window.days_before for window in instrument.windows)
     for offset in range(-1, 8):
-        name = (date.fromordinal(day.toordinal()) + timedelta(days=offset)).isoformat()
-        windows = instrument.session_ns(name)
+        found = day + timedelta(days=offset)
+        if evenings and found.weekday() >= 5:
+            continue  # what opens on the evening before belongs to the next weekday
+        windows = instrument.session_ns(found.isoformat())
         if windows and windows[-1][1] > ts_ns:
-            return name, windows
+            return found.isoformat(), windows
     raise InputError(f"{instrument.instrument_id}: no session within a week of {ts_ns} ns")
 
 
