@@ -22,6 +22,7 @@ from serving.decide.catalogue import Catalogue, Refusal
 from serving.decide.metrics import Metrics
 from serving.decide.settings import DecideSettings
 from serving.decide.signed import SignedRegistry
+from serving.observe.alerts import Alerts
 from serving.observe.metrics import MetricsServer, Probes, Pulse, new_registry
 from serving.signing import open_verifier
 
@@ -41,8 +42,10 @@ class DecideService:
     """Runs until it is stopped."""
 
     def __init__(self, settings: DecideSettings) -> None:
-        """Read the promoter's public key. Raises InputError where there is none."""
+        """Read the promoter's public key. Raises InputError where there is none, OSError without the alerts' token."""
         self.settings = settings
+        token = "" if settings.alert_token_file is None else settings.alert_token_file.read_text().strip()
+        self.alerts = Alerts("decide", settings.alert_url, token)
         registry = SignedRegistry(settings.registry, open_verifier(settings.verifying_key))
         self._registry = registry
         self.catalogue = Catalogue(registry, settings.keep_s, self._refused)
@@ -58,6 +61,7 @@ class DecideService:
         for name in (signal.SIGTERM, signal.SIGINT):
             with suppress(ValueError, NotImplementedError, RuntimeError):  # not in the main thread
                 loop.add_signal_handler(name, self._stop.set)
+        self.alerts.start()
         self.catalogue.refresh()
         listener = socket.create_server((settings.host, settings.port), backlog=512)
         probes = Probes(self._pulse.why_not, self._why_not_ready)
@@ -83,6 +87,7 @@ class DecideService:
         finally:
             metrics.stop()
             listener.close()
+            self.alerts.stop()
 
     def stop(self) -> None:
         """Ask for the end, from the event loop's thread."""
@@ -125,7 +130,7 @@ class DecideService:
 
     def _refused(self, refusal: Refusal) -> None:
         self._metrics.refused(refusal)
-        log.error("refused %s: %s", refusal.what, refusal.reason, extra={"alert": "decide_refused"})
+        self.alerts.raise_("critical", "refused", f"{refusal.what}: {refusal.reason}", refused=refusal.what)
 
 
 def write_ports(folder: Path, **ports: int) -> None:

@@ -32,6 +32,8 @@ class DecideSettings(BaseSettings):
     key: Path | None = Field(None, description="TLS key")
     authority: Path | None = Field(None, description="Authority of the clients' certificates")
     subjects: list[str] = Field([], description="Certificate subjects that may ask, e.g. commonName=parents")
+    alert_url: str | None = Field(None, description="Webhook that alerts are posted to, http or https")
+    alert_token_file: Path | None = Field(None, description="File with the webhook's bearer token")
     watch_s: float = Field(0.25, gt=0, le=60, description="Look so often whether the journal's file changed")
     poll_s: float = Field(30.0, gt=0, le=3600, description="Read journal and bundles again so often whatever it shows")
     keep_s: float = Field(86_400.0, gt=0, description="Keep a policy that was asked for in so many last seconds")
@@ -47,6 +49,8 @@ class DecideSettings(BaseSettings):
             raise ValueError(f"host {self.host} is not a loopback address: TLS needs certificate, key and authority")
         if not all(given) and not self.tokens and not self.allow_anonymous_loopback:
             raise ValueError("nobody could ask: give tokens, TLS, or allow_anonymous_loopback")
+        if self.alert_url is not None and not self.alert_url.startswith(("http://", "https://")):
+            raise ValueError(f"alert_url {self.alert_url!r} is neither http nor https")
         return self
 
     @property

@@ -209,27 +209,38 @@ def test_service_when_the_promoted_bundle_was_tampered_with_then_refuses_it_and_
         registry.promote(version, "by hand", force=True)
 
     async def run():
-        async with running(root, poll_s=0.05) as (url, service):
+        heard = []
+
+        async def hear(reader, writer):
+            head = await reader.readuntil(b"\r\n\r\n")
+            length = next(int(line.split(b":")[1]) for line in head.lower().split(b"\r\n") if b"content-length" in line)
+            heard.append(json.loads(await reader.readexactly(length)))
+            writer.write(b"HTTP/1.1 204 No Content\r\nContent-Length: 0\r\n\r\n")
+            writer.close()
+
+        webhook = await asyncio.start_server(hear, "127.0.0.1", 0)
+        alert_url = f"http://127.0.0.1:{webhook.sockets[0].getsockname()[1]}/"
+        async with running(root, watch_s=60, alert_url=alert_url) as (url, service):
             client = DecideClient(url, TOKEN)
             before = (await client.policies()).champion
             stored = root / "bundles" / agent.sha256 / "policy.onnx"
             sound = stored.read_bytes()
             await asyncio.to_thread(promote_tampered)
             stored.write_bytes(load_bundle(root / "bundles" / before.sha256).policy_onnx)
+            await asyncio.to_thread(service.catalogue.refresh)  # as when the journal's change is seen
+            assert [item.what for item in service.catalogue.refusals] == [agent.sha256]
+            assert (await client.policies()).champion == before
+            metrics = await asyncio.to_thread(_get, service.ports["metrics"], "/metrics")
+            assert b"shortfall_decide_refusals_total 1.0" in metrics
 
-            async def refused():
-                return any(item.what == agent.sha256 for item in service.catalogue.refusals)
+            async def alerted():
+                return any(item["refused"] == agent.sha256 for item in heard)
 
-            async def loaded():
-                return (await client.policies()).champion.version == version
-
-            if (await client.policies()).champion == before:  # else it was loaded before it was changed
-                await until(refused)
-                assert (await client.policies()).champion == before
-                metrics = await asyncio.to_thread(_get, service.ports["metrics"], "/metrics")
-                assert b"shortfall_decide_refusals_total 0.0" not in metrics
-                stored.write_bytes(sound)
-                await until(loaded)
+            await until(alerted)
+            stored.write_bytes(sound)
+            await asyncio.to_thread(service.catalogue.refresh)
+            assert (await client.policies()).champion.version == version
+            assert service.catalogue.refusals == ()
             await client.close()
 
     asyncio.run(run())
