@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 from numpy.typing import NDArray
 
 from serving.contracts.observation import ACTION_NAMES, OBSERVATION_SIZE
@@ -34,17 +35,20 @@ def measure_decide(seconds: float = SECONDS, rate: float = RATE) -> dict[str, fl
     The service runs as its own process with a token, signed bundle and metrics, as in `make trade`; the policy is a
     network of the size that training uses, with random weights. Arrivals are open-loop: a Poisson process drawn ahead
     of the run, and latency counts from the moment at which a request was due, so that a stall counts for every
-    request that it delayed. Besides, `echo_p99_ms` is the p99 of the same load against a bare socket server of another
-    process, which answers without looking at anything: what the machine takes for itself.
+    request that it delayed. `cpu_us` is what a request costs the service's process. `echo_p99_ms` is the p99 of the
+    same load against a bare socket server of another process, which answers without looking at anything: what the
+    machine takes for itself.
     """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         token = secrets.token_hex(32)
         sha256 = _registry(folder / "registry")
-        with _service(folder, token) as port:
+        with _service(folder, token) as (port, pid):
             body = _body(sha256)
             _load(port, _request(port, token, body), WARM_S, rate)
+            before = _cpu_s(pid)
             times, errors = _load(port, _request(port, token, body), seconds, rate)
+            cpu_s = _cpu_s(pid) - before
         with _echo() as port:
             bare, _ = _load(port, _request(port, token, body), min(seconds, 5.0), rate)
     return {
@@ -53,6 +57,7 @@ def measure_decide(seconds: float = SECONDS, rate: float = RATE) -> dict[str, fl
         "p999_ms": 1e3 * float(np.quantile(times, 0.999)),
         "requests": float(len(times)),
         "errors": float(errors),
+        "cpu_us": 1e6 * cpu_s / len(times),
         "echo_p99_ms": 1e3 * float(np.quantile(bare, 0.99)),
     }
 
@@ -152,8 +157,8 @@ def _answered(line: socket.socket) -> bool:
 
 
 @contextmanager
-def _service(folder: Path, token: str) -> Iterator[int]:
-    """The service as its own process; gives its port."""
+def _service(folder: Path, token: str) -> Iterator[tuple[int, int]]:
+    """The service as its own process; gives its port and process id."""
     settings = {
         "REGISTRY": str(folder / "registry"),
         "FOLDER": str(folder / "state"),
@@ -168,7 +173,12 @@ def _service(folder: Path, token: str) -> Iterator[int]:
             if process.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError("the decide service did not start; run `shortfall decide` to see why")
             time.sleep(0.05)
-        yield int(json.loads(ports.read_text())["http"])
+        yield int(json.loads(ports.read_text())["http"]), process.pid
+
+
+def _cpu_s(pid: int) -> float:
+    used = psutil.Process(pid).cpu_times()
+    return float(used.user + used.system)
 
 
 _ECHO = """
