@@ -80,7 +80,7 @@ backfill: $(READY) ## Ticks to features for a range of days: SOURCE= DATA= SYMBO
 	@$(BIN)/shortfall backfill --source $(SOURCE) $(if $(DATA),--data $(DATA)) $(if $(SYMBOLS),--symbols $(SYMBOLS)) \
 	  $(if $(FROM),--from $(FROM)) $(if $(TO),--to $(TO)) $(ARGS)
 
-ui-test: $(READY) ## Drive the Prefect UI in headless Chromium (installs Debian's chromium) and save screenshots
+ui-test: $(READY) ## Drive the Prefect UI and the operator page in headless Chromium (installs Debian's chromium) and save screenshots
 	@command -v chromedriver >/dev/null || { [ "$$(id -u)" = 0 ] && S= || S=sudo; $$S apt-get update -qq && \
 	  $$S env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium chromium-driver >/dev/null; }
 	$(BIN)/pytest -m ui $(ARGS)
