@@ -9,7 +9,7 @@ from prefect import flow
 from pydantic import Field
 
 from feature_repo.errors import InputError
-from feature_repo.lake import list_partitions
+from feature_repo.lake import Partition, list_partitions
 from feature_repo.progress import Progress
 from flows import artifacts
 from flows.configs import evaluation_config
@@ -84,16 +84,21 @@ def backtest_flow(params: BacktestParams) -> dict[str, Any]:
     artifacts.link("backtest-report", folder / "report.html", "Backtest report")
     keys = ("mean_is_bps", "ci_low", "ci_high", "n", "established")
     hindsight = with_hindsight(bundle.metadata, judged.summary["test_days"])
-    warning = ["The bundle was made from days that come after these: it never saw them, but this is no forward test."]
+    warnings = [
+        f"{day} was left out: an instrument traded less than a parent's lots." for day in judged.summary["left_out"]
+    ]
+    if hindsight:
+        warnings.append("The bundle knows days after these: it never saw them, but this is no forward test.")
     return {
         "stages": stage_rows([*stages, judged]),
         "bundle": {"kind": bundle.kind, "sha256": bundle.sha256, "seed": bundle.metadata["seed"]},
         "test_days": judged.summary["test_days"],
+        "left_out": judged.summary["left_out"],
         "hindsight": hindsight,
         "evaluation": {name: {key: row.get(key) for key in keys} for name, row in judged.summary["policies"].items()},
         "opponents": judged.summary["opponents"],
         "distance_closed": judged.summary["distance_closed"],
-        "findings": [*judged.summary["verdicts"], *(warning if hindsight else [])],
+        "findings": [*judged.summary["verdicts"], *warnings],
         "report": str(folder / "report.html"),
     }
 
@@ -124,7 +129,10 @@ def judge_bundle(params: BacktestParams, forecasts: str | None, features: str, b
     bundle = load_bundle(Path(params.bundle).expanduser())
     known, folder = resolve("features", features)
     forecasts_folder = resolve("apply_signal", forecasts)[1] if forecasts else None
-    tested = unseen_days(bundle.metadata, [item.date for item in list_partitions(folder, "features.parquet")], params)
+    partitions = list_partitions(folder, "features.parquet")
+    thin = thin_days(folder, partitions, bundle.metadata["execution"].get("lots"))
+    dates = sorted({item.date for item in partitions} - set(thin))
+    tested = unseen_days(bundle.metadata, dates, params)
     settings = EvaluateParams(
         features=known, forecasts=forecasts or "", profile=params.profile, test_days=len(tested), seed=params.seed,
         bronze=bronze,
@@ -134,17 +142,16 @@ def judge_bundle(params: BacktestParams, forecasts: str | None, features: str, b
     def work(out: Path, progress: Progress) -> dict[str, Any]:
         from training.evaluation.evaluate import evaluate
 
-        partitions = list_partitions(folder, "features.parquet")
         instruments = sorted({item.instrument_id for item in partitions if item.date in tested})
         opened = open_test_days(id_, instruments, tested, {"agent": bundle.sha256})
         curves = bundle.folder.parent / "curves.json"
-        alone = len({item.date for item in partitions}) == len(tested)  # no day to tune the baselines on
+        alone = len(dates) == len(tested)  # no day to tune the baselines on
         found = evaluate(
             folder, forecasts_folder, {"agent": bundle.folder}, out,
-            replace(evaluation_config(settings), untuned=alone), progress,
+            replace(evaluation_config(settings), untuned=alone, left_out=tuple(thin)), progress,
             curves=curves if curves.is_file() else None, opened_before=opened, planted=planted_options(bronze),
         )  # fmt: skip
-        return {**found, "test_days": tested}
+        return {**found, "test_days": tested, "left_out": thin}
 
     return run_stage("backtest", id_, work, force="features" in params.force)
 
@@ -170,6 +177,21 @@ def unseen_days(metadata: Any, dates: list[str], params: BacktestParams) -> list
             f"{max(seen, default='none')}, and the baselines are tuned on a day before the first; widen --from/--to"
         )
     return fresh
+
+
+def thin_days(folder: Path, partitions: list[Partition], lots: int | None) -> list[str]:
+    """Days on which an instrument traded fewer than `lots`, so that no parent fits, e.g. the eve of a holiday.
+
+    They are left out, and the report says so. Empty where the parents' size follows the volume (None).
+    """
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    def traded(item: Partition) -> int:
+        table = pq.read_table(item.folder(folder) / "book.parquet", columns=["trade_sz"])
+        return int(pc.sum(table["trade_sz"]).as_py() or 0)
+
+    return sorted({item.date for item in partitions if lots is not None and traded(item) < lots})
 
 
 def with_hindsight(metadata: Any, tested: list[str]) -> bool:

@@ -1,7 +1,10 @@
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from feature_repo.errors import InputError
-from flows.backtest import BacktestParams, unseen_days, with_hindsight
+from feature_repo.lake import Partition
+from flows.backtest import BacktestParams, thin_days, unseen_days, with_hindsight
 
 DAYS = ["2024-01-02", "2024-01-03", "2024-01-04", "2024-01-05"]
 
@@ -39,3 +42,13 @@ def test_backtest_when_the_data_end_before_all_that_the_bundle_knows_then_judges
     assert judged(["2025-01-01"], dates=DAYS[:1]) == DAYS[:1]
     assert with_hindsight(known, DAYS[1:]) and not with_hindsight(known, ["2025-01-02"])
     assert not with_hindsight({"training_days": []}, DAYS)
+
+
+def test_backtest_when_a_day_traded_less_than_a_parent_then_leaves_it_out(tmp_path):
+    partitions = [Partition("GLBX", "ESH4", day) for day in DAYS[:2]]
+    for item, lots in zip(partitions, ([0, 0], [150, 60]), strict=True):
+        item.folder(tmp_path).mkdir(parents=True)
+        pq.write_table(pa.table({"trade_sz": pa.array(lots, pa.int32())}), item.folder(tmp_path) / "book.parquet")
+    assert thin_days(tmp_path, partitions, 200) == DAYS[:1]
+    assert thin_days(tmp_path, partitions, 211) == DAYS[:2]
+    assert thin_days(tmp_path, partitions, None) == []

@@ -40,6 +40,9 @@ class EvaluationConfig:
     untuned: bool = False
     """Where there is no day before the test days: baselines with their default parameters, against a fixed opponent."""
 
+    left_out: tuple[str, ...] = ()
+    """Session dates that are neither tested nor tuned on, e.g. holidays on which hardly anything trades."""
+
     calibration_days: int = 3
     """Last training days that volatility and impact of the Almgren-Chriss schedule are measured on."""
 

@@ -48,7 +48,7 @@ def open_scene(
     from training.execution.parents import parent_grid
     from training.market.day import load_market_days
 
-    partitions = list_partitions(features_dir, "features.parquet")
+    partitions = [p for p in list_partitions(features_dir, "features.parquet") if p.date not in config.left_out]
     splits = split_days(partitions, config.test_days, config.validation_days, all_test=config.untuned)
     for name, bundle in bundles.items():
         seen = sorted(set(bundle.metadata["training_days"]) & set(splits.test_days))
