@@ -28,6 +28,7 @@ from serving.gateway.admin_auth import People
 from serving.gateway.admin_commands import add_commands
 from serving.gateway.admin_guard import REFUSALS, Guard, Reader, add_refusals
 from serving.gateway.admin_views import limits_view, orders_view, positions_view, shown_view, state_view
+from serving.gateway.deciding import BusyError
 from serving.gateway.observing import Observing
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 PAGE = Path(__file__).parent / "page"
 EVENTS_EVERY_S = 0.1
 STATE_EVERY_S = 1.0
+STREAMS_MAX = 20
 Number = Annotated[int, Query(ge=0, le=2**63 - 1)]
 Most = Annotated[int, Query(ge=1, le=10_000)]
 
@@ -54,6 +56,8 @@ def create_app(service: "GatewayService", seen: Observing) -> FastAPI:
 
 
 def _add_views(app: FastAPI, service: "GatewayService", seen: Observing) -> None:
+    streams: set[object] = set()
+
     @app.get("/v1/openapi.json", include_in_schema=False)
     def openapi(who: Reader) -> dict[str, Any]:
         return app.openapi()
@@ -94,11 +98,23 @@ def _add_views(app: FastAPI, service: "GatewayService", seen: Observing) -> None
     @app.get("/v1/events", responses={200: {"content": {"text/event-stream": {}}}}, response_class=StreamingResponse)
     def events(who: Reader, since: Number | None = None) -> StreamingResponse:
         """Server-sent events: what happens, and the state each second; `since` also shows what came before."""
-        stream = _stream(service, seen, seen.last if since is None else since)
+        if len(streams) >= STREAMS_MAX:  # what is left is for those who command
+            raise BusyError(f"{STREAMS_MAX} streams of events are open already")
+        stream = _stream(service, seen, seen.last if since is None else since, streams)
         return StreamingResponse(stream, media_type="text/event-stream", headers={"Cache-Control": "no-store"})
 
 
-async def _stream(service: "GatewayService", seen: Observing, since: int) -> AsyncIterator[str]:
+async def _stream(service: "GatewayService", seen: Observing, since: int, streams: set[object]) -> AsyncIterator[str]:
+    me = object()
+    streams.add(me)
+    try:
+        async for part in _parts(service, seen, since):
+            yield part
+    finally:
+        streams.discard(me)
+
+
+async def _parts(service: "GatewayService", seen: Observing, since: int) -> AsyncIterator[str]:
     told = 0.0
     loop = asyncio.get_running_loop()
     while not service.stopping:

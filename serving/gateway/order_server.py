@@ -26,6 +26,8 @@ from serving.wire.identity import Identity
 from serving.wire.link import ServerLine
 
 log = logging.getLogger(__name__)
+REPEAT_AT_ONCE, REPEAT_UNREAD, REPEAT_EVERY_S = 500, 256 * 1024, 0.002
+"""Reports that are repeated in one go, while fewer bytes than this lie unread, and how soon the next ones go."""
 Owner = tuple[str, str]
 """(account, strategy)"""
 
@@ -40,6 +42,7 @@ class OrderServer:
         self.took_ns: Callable[[int, int], None] = lambda requests, ns: None  # told after each group
         self._inbox: deque[tuple[ServerLine, Request, int]] = deque()
         self._scheduled = False
+        self._repeated: dict[ServerLine, deque[Report]] = {}  # what a line that came again has not been told yet
 
     def opened(self, line: ServerLine, identity: Identity) -> None:
         """See OrderPort. A newer line of a strategy takes over: the older one may be dead without knowing it."""
@@ -52,7 +55,8 @@ class OrderServer:
             self.watch.connected(owner[1], read_now())
         log.info("%s opened a line for account %s", identity.subject, identity.account,
                  extra={"strategies": sorted(identity.strategies)})  # fmt: skip
-        line.send(*self._repeat(set(owners)))
+        self._repeated[line] = deque(self._repeat(set(owners)))
+        self._pump(line)
 
     def requests(self, line: ServerLine, requests: Sequence[Request]) -> None:
         """See OrderPort."""
@@ -72,6 +76,7 @@ class OrderServer:
         assert line.identity is not None
         log.info("the line of %s is down: %s", line.identity.subject, reason)
         now = read_now()
+        self._repeated.pop(line, None)
         for strategy in line.identity.strategies:
             if self.lines.get((line.identity.account, strategy)) is line:
                 del self.lines[line.identity.account, strategy]
@@ -83,13 +88,27 @@ class OrderServer:
         """Pass what the venue said, once it is durable, to whoever sent the order."""
         self.history.setdefault(order.id, []).append(report)
         line = self.lines.get((order.request.account, order.request.strategy))
-        if line is not None:
+        if line is not None and line in self._repeated:
+            self._repeated[line].append(report)  # behind what came before it
+        elif line is not None:
             line.send(report)
 
     def close(self, reason: str) -> None:
         """Take every line down."""
         for line in set(self.lines.values()):
             line.close(reason)
+
+    def _pump(self, line: ServerLine) -> None:
+        """Repeat a part, and go on when it is taken: a long day must not end the line that it is told to."""
+        waiting = self._repeated.get(line)
+        if waiting is None:
+            return
+        if line.unread < REPEAT_UNREAD:
+            line.send(*(waiting.popleft() for _ in range(min(len(waiting), REPEAT_AT_ONCE))))
+        if waiting and line.is_up:
+            asyncio.get_running_loop().call_later(REPEAT_EVERY_S, self._pump, line)
+        else:
+            del self._repeated[line]
 
     def _flush(self) -> None:
         gateway, now, inbox = self.gateway, read_now(), self._inbox

@@ -70,6 +70,11 @@ class _Line(asyncio.Protocol):
         """Bytes may still go out."""
         return self._transport is not None and not self.reason
 
+    @property
+    def unread(self) -> int:
+        """Bytes that the other end has not taken yet."""
+        return 0 if self._transport is None else self._transport.get_write_buffer_size()
+
     def send(self, *messages: Message) -> None:
         """Hand frames to the socket in one write; to a line that is down they go nowhere."""
         if not self.is_up:

@@ -207,6 +207,22 @@ def test_events_stream_what_happens_and_the_state(served):
     assert {"state", "limits", "kill"} <= kinds
 
 
+def test_streams_of_events_leave_room_for_those_who_command(served, monkeypatch):
+    from contextlib import ExitStack
+
+    monkeypatch.setattr("serving.gateway.admin.STREAMS_MAX", 3)
+    with ExitStack() as stack:
+        lines = []  # held, since a stream ends with its iterator
+        for _ in range(3):
+            answer = stack.enter_context(stack.enter_context(served.client("mon")).stream("GET", "/v1/events"))
+            lines.append(answer.iter_lines())
+            next(lines[-1])
+        with served.client("mon") as client:
+            assert client.get("/v1/events").status_code == 503
+        with served.client() as client:
+            assert client.post("/v1/kill", json={"scope": "strategy", "name": "nobody"}).status_code == 200
+
+
 def test_views_answer_while_the_deciding_thread_is_stuck_and_commands_say_so(served, monkeypatch):
     import threading
 
