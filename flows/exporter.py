@@ -98,16 +98,20 @@ def of_lake(root: Path) -> Iterator[Metric]:
             continue
         stamps.add_metric([stage], (folder / MARKER).stat().st_mtime)
         if stage in _READ:
-            yield from _READ[stage](folder, json.loads((folder / MARKER).read_text())["summary"])
+            yield from _READ[stage](json.loads((folder / MARKER).read_text())["summary"])
+    # a gate that stopped the run left its findings among what failed
+    found = [*root.glob("validate/*/validation.json"), *root.glob("failed/validate-*/validation.json")]
+    if found:
+        yield from _gate(json.loads(max(found, key=lambda path: path.stat().st_mtime).read_text()))
     yield stamps
 
 
-def _gate(folder: Path, summary: dict[str, Any]) -> Iterator[Metric]:
-    yield _single("gate_passed", "1 where the newest validation let pass", bool(summary["success"]))
-    yield _single("gate_excluded", "Symbol-days that it set aside", len(summary["excluded"]))
+def _gate(report: dict[str, Any]) -> Iterator[Metric]:
+    yield _single("gate_passed", "1 where the newest validation let pass", bool(report["success"]))
+    yield _single("gate_excluded", "Symbol-days that it set aside", len(report["excluded"]))
     drift = _gauge("drift", "Newest day of an instrument against the days before it", "instrument", "what")
     newest: dict[str, dict[str, Any]] = {}
-    for row in json.loads((folder / "validation.json").read_text())["partitions"]:
+    for row in report["partitions"]:
         instrument, _, day = row["partition"].rpartition(" ")
         if day >= newest.get(instrument, {}).get("day", ""):
             newest[instrument] = {"day": day, **row}
@@ -118,18 +122,18 @@ def _gate(folder: Path, summary: dict[str, Any]) -> Iterator[Metric]:
     yield drift
 
 
-def _signal(_folder: Path, summary: dict[str, Any]) -> Iterator[Metric]:
+def _signal(summary: dict[str, Any]) -> Iterator[Metric]:
     skill = _gauge("signal_r2", "Out-of-fold skill of the newest signal model", "horizon")
     for horizon, row in summary["skill"].items():
         skill.add_metric([str(horizon)], row["r2"])
     yield skill
 
 
-def _agent(_folder: Path, summary: dict[str, Any]) -> Iterator[Metric]:
+def _agent(summary: dict[str, Any]) -> Iterator[Metric]:
     yield _single("agent_validation_bps", "Mean cost of the newest agent on validation", summary["validation_bps"])
 
 
-def _evaluation(_folder: Path, summary: dict[str, Any]) -> Iterator[Metric]:
+def _evaluation(summary: dict[str, Any]) -> Iterator[Metric]:
     parts = {"": "mean_is_bps", "_low": "ci_low", "_high": "ci_high"}
     for suffix, key in parts.items():
         cost = _gauge(f"policy_is_bps{suffix}", f"Implementation shortfall on held-out days: {key}", "policy")
@@ -139,8 +143,7 @@ def _evaluation(_folder: Path, summary: dict[str, Any]) -> Iterator[Metric]:
         yield cost
 
 
-_READ: dict[str, Callable[[Path, dict[str, Any]], Iterator[Metric]]] = {
-    "validate": _gate,
+_READ: dict[str, Callable[[dict[str, Any]], Iterator[Metric]]] = {
     "train_signal": _signal,
     "train_agent": _agent,
     "evaluate": _evaluation,

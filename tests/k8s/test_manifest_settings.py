@@ -8,6 +8,7 @@ from manifests import OVERLAYS, everything, of_kind, overlay, pods
 
 from feature_repo.server import FeatureServerSettings
 from feature_repo.ticks.instruments import load_instruments
+from flows.exporter import ExporterSettings
 from flows.kube.setup import SetupSettings
 from flows.settings import Settings
 from serving.decide.settings import DecideSettings
@@ -25,6 +26,7 @@ READ = {
     "SHORTFALL_VENUE_": VenueSettings,
     "SHORTFALL_MIRROR_": MirrorSettings,
     "SHORTFALL_FEATURE_SERVER_": FeatureServerSettings,
+    "SHORTFALL_EXPORTER_": ExporterSettings,
 }
 PROCESSES = {
     ("decide", "decide"): (DecideSettings, {"port": "https", "metrics_port": "metrics"}),
@@ -35,6 +37,7 @@ PROCESSES = {
     ),
     ("venue", "venue"): (VenueSettings, {"fix_port": "fix", "feed_port": "feed"}),
     ("decide", "mirror"): (MirrorSettings, {}),
+    ("exporter", "exporter"): (ExporterSettings, {"port": "metrics"}),
 }
 OWN_NAMES = {"SHORTFALL_HOME", "SHORTFALL_FEAST_REGISTRY_URL", "SHORTFALL_DECIDE_URL", "SHORTFALL_DECIDE_TLS"}
 OWN_NAMES |= {"SHORTFALL_DECIDE_TOKEN", "SHORTFALL_RAY_IMAGE"}
@@ -135,7 +138,7 @@ def test_files_that_settings_name_lie_on_a_mount(documents):
             for name, value in plain(documents, pod, container).items():
                 if name.startswith("SHORTFALL_") and value.startswith("/") and name != "SHORTFALL_HOME":
                     inside = any(value == path or value.startswith(f"{path}/") for path in mounts)
-                    optional = pod.component.startswith("flow-") or pod.component == "sweeper"
+                    optional = pod.component.startswith("flow-") or pod.component in ("sweeper", "exporter")
                     assert inside or optional, f"{pod.where}: {name}={value} lies on none of {mounts}"
 
 

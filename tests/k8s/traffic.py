@@ -14,6 +14,7 @@ Flow = tuple[str, str, int]
 OUTSIDE: Mapping[str, tuple[str, Mapping[str, str], tuple[int, ...]]] = {
     "DNS": ("kube-system", {"k8s-app": "kube-dns"}, (53,)),
     "KUBERAY": ("kuberay-system", {"app.kubernetes.io/name": "kuberay-operator"}, ()),
+    "PROMETHEUS": ("monitoring", {"app.kubernetes.io/name": "prometheus"}, ()),
     "INGRESS": ("ingress-nginx", {"app.kubernetes.io/component": "controller"}, ()),
 }
 """Pods of others that policies may name: namespace, labels, ports."""
@@ -37,7 +38,7 @@ def _from(sources: str, target: str, port: int) -> set[Flow]:
 
 
 PLATFORM: set[Flow] = (
-    _from("worker worker-promote flow-cpu flow-gpu flow-promote sweeper setup", "prefect-server", 4200)
+    _from("worker worker-promote flow-cpu flow-gpu flow-promote sweeper exporter setup", "prefect-server", 4200)
     | _from("flow-promote flow-gpu ray-head decide setup", "mlflow", 5000)
     | _from("parents flow-promote", "decide", 9860)
     | _from("parents", "gateway", ORDER_PORT)
@@ -53,10 +54,15 @@ DATABASES: set[Flow] = _from(
 ) | _from("feature-server feast-apply flow-cpu", "redis", 6379)
 PAPER: set[Flow] = _from("gateway", "venue", FIX_PORT) | _from("gateway parents", "venue", 9881)
 
+METRICS: Mapping[str, int] = {"gateway": 9872, "parents": 9852, "decide": 9861, "exporter": 9840}
+
 NEEDED: Mapping[str, set[Flow]] = {
     "local": PLATFORM | DATABASES | PAPER,
     "gpu": PLATFORM | DATABASES | PAPER,
-    "production": PLATFORM | _from("INGRESS", "prefect-server", 4200) | _from("INGRESS", "mlflow", 5000),
+    "production": PLATFORM
+    | _from("INGRESS PROMETHEUS", "prefect-server", 4200)
+    | _from("INGRESS", "mlflow", 5000)
+    | {("PROMETHEUS", name, port) for name, port in METRICS.items()},
 }
 
 SITE: Mapping[str, str] = yaml.safe_load((K8S / "overlays" / "production" / "site.yaml").read_text())["data"]

@@ -1,6 +1,8 @@
 """What nights did, as metrics: runs as Prefect's client gives them, results as stages leave them."""
 
 import json
+import os
+import time
 import urllib.request
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
@@ -66,7 +68,8 @@ def test_lake_gives_drift_of_each_instruments_newest_day_and_costs_of_each_polic
         {"partition": "SYN:A 2025-01-07", "size_distance": 0.1, "spread_distance": None},
         {"partition": "SYN:B 2025-01-06", "size_distance": 0.3, "spread_distance": 0.2},
     ]
-    publish(tmp_path, "validate", "v", {"success": True, "excluded": [{}]}, validation={"partitions": rows})
+    report = {"success": True, "excluded": [{}], "partitions": rows}
+    publish(tmp_path, "validate", "v", {}, validation=report)
     policies = {"twap": {"mean_is_bps": 2.5, "ci_low": 2.0, "ci_high": None}}
     publish(tmp_path, "evaluate", "e", {"policies": policies})
     publish(tmp_path, "train_signal", "s", {"skill": {"10": {"r2": 0.04}}})
@@ -82,6 +85,15 @@ def test_lake_gives_drift_of_each_instruments_newest_day_and_costs_of_each_polic
     assert {key[1] for key in found if key[0] == "stage_timestamp_seconds"} == {
         "validate", "evaluate", "train_signal", "train_agent",
     }  # fmt: skip
+
+
+def test_gate_when_it_stopped_the_last_night_then_did_not_pass(tmp_path):
+    report = {"success": True, "excluded": [], "partitions": []}
+    publish(tmp_path, "validate", "v", {}, validation=report)
+    assert values(of_lake(tmp_path))["gate_passed",] == 1
+    stopped = publish(tmp_path, "failed", "validate-w", {}, validation=report | {"success": False})
+    os.utime(stopped / "validation.json", (time.time() + 60,) * 2)
+    assert values(of_lake(tmp_path))["gate_passed",] == 0
 
 
 def test_empty_lake_gives_no_value(tmp_path):
