@@ -432,3 +432,23 @@ def test_days_that_a_lake_lacks_are_refused(folders):
             read(folder, ["SYN1"], "2020-01-06")
     with pytest.raises(InputError, match="fill_model 'hopeful' is none of"):
         depth_listings(features, ["SYN1"], "2025-01-06", fill_model="hopeful")
+
+
+def test_venue_when_every_symbol_is_closed_then_the_next_stop_is_the_next_open():
+    class Shut:
+        depth = 1
+
+        def __init__(self, *windows):
+            self.windows = tuple((opens * NS, closes * NS) for opens, closes in windows)
+            self.opens_ns, self.closes_ns = self.windows[0][0], self.windows[-1][1]
+
+        def advance(self, until_ns):
+            return []
+
+    venue = Venue({"A": Shut((0, 100), (1000, 1100)), "B": Shut((0, 120), (2000, 2100))})
+    stops = []
+    while venue.now_ns < venue.closes_ns:
+        venue.advance(venue.next_stop(10 * NS))
+        stops.append(venue.now_ns // NS)
+    assert stops[:14] == [*range(10, 140, 10), 140] and stops[14] == 1000  # 15 s after the last close it is passed over
+    assert stops[25:27] == [1110, 1120] and stops[27] == 2000 and stops[-1] == 2100

@@ -35,6 +35,8 @@ from training.market.venue.world import (
 TRADERS_MAX = 127
 LOTS_MAX = 10**8
 PRICE_MAX = 10**9
+SETTLED_NS = 15 * 10**9
+"""After a window's close: what was on its way is done with, and nothing happens until the next one opens."""
 
 
 class Execution(NamedTuple):
@@ -179,6 +181,14 @@ class Venue:
         if until_ns >= self.closes_ns:
             self._expire()
         return self.drain()
+
+    def next_stop(self, step_ns: int) -> int:
+        """The moment after a step; where every symbol has been closed for SETTLED_NS, the next open."""
+        now_ns = self.now_ns
+        windows = [window for world in self.worlds.values() for window in world.windows]
+        if any(opens <= now_ns <= closes + SETTLED_NS for opens, closes in windows):
+            return min(now_ns + step_ns, self.closes_ns)
+        return min((opens for opens, _ in windows if opens > now_ns), default=self.closes_ns)
 
     def drain(self) -> list[Output]:
         """What is to be told and was not yet."""

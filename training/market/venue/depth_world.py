@@ -75,6 +75,7 @@ class DepthWorld:
     def __init__(self, day: "MarketDay", latency_ns: int | None = None, fill_model: str = "conservative") -> None:
         self.depth = day.book.bid_px.shape[1]
         self.opens_ns, self.closes_ns = day.windows[0][0], day.windows[-1][1]
+        self.windows = day.windows
         self._day = day
         self._engine = Engine([day], LANES, latency_ns, fill_model, fill_capacity=_FILLS)
         self._row = 0

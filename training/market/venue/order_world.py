@@ -71,6 +71,7 @@ class OrderWorld:
     ) -> None:
         """`windows` are the session's, ns; outside them the symbol is closed whatever the day's events say."""
         self.depth, self.opens_ns, self.closes_ns = depth, windows[0][0], windows[-1][1]
+        self.windows = windows
         self.replay = OrderReplay(day, settings)
         self._latency_ns = settings.order_latency_ns
         self._waiting: deque[_Waiting] = deque()

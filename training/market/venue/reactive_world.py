@@ -105,6 +105,7 @@ class ReactiveWorld:
         """Raises InputError where the strength of the planted signal lies outside 0 to 1."""
         self.depth = min(depth, parameters.limit.shape[0])
         self.opens_ns, self.closes_ns = windows[0][0], windows[-1][1]
+        self.windows = windows
         self._p, self._latency_ns = parameters, latency_ns
         self._markets = new_markets(1)
         prepare(self._markets, parameters, strength, self.opens_ns, self.closes_ns - self.opens_ns)

@@ -128,7 +128,7 @@ class VenueService:
                     await asyncio.wait_for(self._arrived.wait(), 0.05)
             if venue.now_ns >= venue.closes_ns:
                 break
-            self._advance(min(venue.now_ns + step_ns, venue.closes_ns))
+            self._advance(venue.next_stop(step_ns))
             self.feed.until(venue.now_ns, venue.told)
         await self._linger()
 

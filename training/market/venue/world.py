@@ -121,6 +121,7 @@ class World(Protocol):
     depth: int
     opens_ns: int
     closes_ns: int
+    windows: tuple[tuple[int, int], ...]  # in which it trades, ns; the first opens at `opens_ns`
 
     def send(self, now_ns: int, command: Command) -> None:
         """Take a message at `now_ns`; it meets the market when the world's latency is over."""
