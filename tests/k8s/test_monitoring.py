@@ -16,7 +16,9 @@ SHOWN = {
 }
 OF_KUBELET = {"container_memory_working_set_bytes"}
 BOARDS = sorted((K8S / "monitoring" / "dashboards").glob("*.json"))
-ASKED_FOR = set("GatewayHalted GatewayJournalLag FeedStale NightlyLate NightlyFailed DataDrift PolicyErrors".split())
+ASKED_FOR = {
+    "GatewayHalted", "GatewayJournalLag", "FeedStale", "NightlyLate", "NightlyFailed", "DataDrift", "PolicyErrors",
+}  # fmt: skip
 
 
 def shown():
@@ -69,7 +71,7 @@ def test_alerts_parse_and_ask_for_metrics_that_the_code_shows(production):
 
 
 def test_every_alert_that_is_asked_for_is_there(production):
-    assert ASKED_FOR <= {rule["alert"] for rule in rules(production)}
+    assert {rule["alert"] for rule in rules(production)} >= ASKED_FOR
 
 
 @pytest.mark.parametrize("path", BOARDS, ids=lambda path: path.stem)
