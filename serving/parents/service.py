@@ -12,9 +12,8 @@ import secrets
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import suppress
-from functools import partial
 from typing import Any
 
 import uvicorn
@@ -26,7 +25,6 @@ from serving.observe.alerts import Alerts, Severity
 from serving.observe.metrics import MetricsServer, Probes, Pulse, new_registry
 from serving.parents.access import Access
 from serving.parents.app import make_app
-from serving.parents.clock import Clock, write_ports
 from serving.parents.core import Core
 from serving.parents.fix_inbound import FixInbound
 from serving.parents.gateway_line import GatewayLine
@@ -34,16 +32,16 @@ from serving.parents.journal import DiskError, ParentsJournal
 from serving.parents.metrics import Metrics
 from serving.parents.orders import Parent
 from serving.parents.outputs import Alert, Ask, ParentRequest, Refusal, Run
+from serving.parents.pacing import Pacer, write_ports
 from serving.parents.records import Shadowed
 from serving.parents.settings import ParentsSettings
-from serving.wire.feed import Beat, Opening, Snapshot, SymbolStatus, Until, Update
 from serving.wire.feed_socket import FeedClient
-from serving.wire.feed_state import Event, Follower
+from serving.wire.feed_state import Follower
 from serving.wire.fix_numbers import Scale
 
 log = logging.getLogger(__name__)
-TICK_S = 0.01
 HANGS_AFTER_S = 5.0
+STOP_S = 3.0
 SEVERITIES: dict[str, Severity] = {"champion": "info", "fallback": "critical", "overfill": "critical"}
 """Alerts that are not warnings."""
 
@@ -74,17 +72,13 @@ class ParentsService:
         registry = new_registry()
         self._registry, self._metrics = registry, Metrics(registry, self.core)
         self._pulse = Pulse("the event loop", HANGS_AFTER_S)
-        self._clock = Clock(settings.speed)
+        self._pacer = Pacer(self.core, self.flush, settings.speed, settings.paces, settings.told_s)
         self._policies = policies
         token = "" if settings.alert_token_file is None else settings.alert_token_file.read_text().strip()
         self._alerts = Alerts("parents", settings.alert_url, token)
         self._lines: dict[str, GatewayLine] = {}
         self._fix: FixInbound | None = None
-        self._feed: FeedClient | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._untils: asyncio.Queue[Until] = asyncio.Queue()
-        self._lockstep = False
-        self._changed = asyncio.Event()
         self._stop = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._flushing = self._scheduled = False
@@ -111,15 +105,16 @@ class ParentsService:
             await self._open_policies()
             self._open_lines()
             self._open_feed()
-            server = self._serve(listener)
+            server, serving = self._serve(listener)
             self.ports = {"http": listener.getsockname()[1], "metrics": metrics.port, **self._open_fix()}
             write_ports(settings.folder, **self.ports)
             log.info("parents on %s:%d", settings.host, self.ports["http"], extra={"ports": self.ports})
-            for work in (self._tick(), self._follow_policies(), self._pace()):
+            for work in (self._pacer.tick(self._went_round), self._follow_policies()):
                 self._spawn(work)
             self.ready.set()
             await self._stop.wait()
             server.should_exit = True
+            await asyncio.wait({serving}, timeout=STOP_S)
         finally:
             for task in self._tasks:
                 task.cancel()
@@ -242,7 +237,7 @@ class ParentsService:
             self._fail(str(error))
         finally:
             self._flushing = False
-        self._changed.set()
+        self._pacer.changed.set()
 
     def _do(self, call: Callable[..., Any], *arguments: Any) -> Any:
         if self.failure:
@@ -270,10 +265,11 @@ class ParentsService:
         self.failure = self.failure or reason
         self._stop.set()
 
-    def _spawn(self, work: Any) -> None:
+    def _spawn(self, work: Any) -> "asyncio.Task[None]":
         task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._finished)
+        return task
 
     def _finished(self, task: "asyncio.Task[None]") -> None:
         self._tasks.discard(task)
@@ -321,10 +317,11 @@ class ParentsService:
         settings = self.settings
         tls = settings.tls_to_others() if settings.feed_url.startswith("wss://") else None
         follower = Follower(settings.symbols)
-        self._feed = FeedClient(settings.feed_url, follower, self._on_feed, paces=settings.paces, tls=tls)
-        self._spawn(self._feed.run())
+        feed = FeedClient(settings.feed_url, follower, self._pacer.on_feed, paces=settings.paces, tls=tls)
+        self._spawn(feed.run())
+        self._spawn(self._pacer.pace(feed))
 
-    def _serve(self, listener: socket.socket) -> uvicorn.Server:
+    def _serve(self, listener: socket.socket) -> "tuple[uvicorn.Server, asyncio.Task[None]]":
         config = uvicorn.Config(
             make_app(self), http=self.access.protocol(), loop="none", lifespan="off", log_config=None,
             access_log=False, server_header=False, date_header=False, proxy_headers=False, ws="none",
@@ -333,8 +330,7 @@ class ParentsService:
         config.load()
         config.ssl = self.settings.own_tls()
         server = _Server(config)
-        self._spawn(server.serve([listener]))
-        return server
+        return server, self._spawn(server.serve([listener]))
 
     def _open_fix(self) -> dict[str, int]:
         settings = self.settings
@@ -350,60 +346,10 @@ class ParentsService:
 
     # Going round ------------------------------------------------------------------------------------------------------
 
-    def _on_feed(self, event: Event) -> None:
-        if isinstance(event, Opening):
-            self._lockstep = event.lockstep
-        elif isinstance(event, Until):
-            if self._lockstep:
-                self._untils.put_nowait(event)
-            return
-        elif isinstance(event, Beat | Update | SymbolStatus | Snapshot):
-            self._clock.heard(event.ts_ns)
-        self.core.on_feed(event)
-
-    async def _tick(self) -> None:
-        """Let time pass by the clock, where the venue does not wait for anybody."""
-        while True:
-            await asyncio.sleep(TICK_S)
-            self._pulse.beat()
-            if self._fix is not None and self._fix.failure:
-                self._fail(f"FIX stopped: {self._fix.failure}")
-            if not self._lockstep and self._clock.known:
-                self.core.advance(self._clock.now_ns(), time.time_ns())
-                self.flush()
-
-    async def _pace(self) -> None:
-        """In lockstep: when all up to a moment was told, do what is due, and only then let the venue go on."""
-        assert self._feed is not None
-        while True:
-            until = await self._untils.get()
-            own = {name for item in self.settings.accounts.values() for name in (item.strategy, item.fallback_strategy)}
-            wanted = {name: count for name, count in until.told.items() if name in own}
-            if not await self._until(partial(self._have_heard, wanted), self.settings.told_s):
-                log.warning("the venue told %s reports, %s were heard", wanted, self.state.heard)
-            self.core.advance(until.ts_ns, time.time_ns())
-            self.flush()
-            await self._until(self._is_quiet, None)
-            if self.settings.paces:
-                await self._feed.watermark(until.ts_ns, dict(self.state.sent))
-
-    def _have_heard(self, wanted: Mapping[str, int]) -> bool:
-        return all(self.state.heard.get(name, 0) >= count for name, count in wanted.items())
-
-    def _is_quiet(self) -> bool:
-        """Nothing that was asked for is still to come: no answer of a policy, no decision of the gateway."""
-        asking = any(run.question is not None or run.shadow is not None for run in self.core.runs.values())
-        return not asking and not self.state.unanswered and not self.core.lines.why_down()
-
-    async def _until(self, condition: Callable[[], bool], limit_s: float | None) -> bool:
-        try:
-            async with asyncio.timeout(limit_s):
-                while not condition():
-                    self._changed.clear()
-                    await self._changed.wait()
-        except TimeoutError:
-            return False
-        return True
+    def _went_round(self) -> None:
+        self._pulse.beat()
+        if self._fix is not None and self._fix.failure:
+            self._fail(f"FIX stopped: {self._fix.failure}")
 
     async def _follow_policies(self) -> None:
         while True:
@@ -440,4 +386,4 @@ class ParentsService:
             return self.failure
         if not self.ready.is_set():
             return "it is starting"
-        return self.core.lines.why_down() or ("" if self._clock.known else "nothing was heard from the feed")
+        return self.core.lines.why_down() or ("" if self._pacer.clock.known else "nothing was heard from the feed")

@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from parents_process import ACCOUNT, FIX_TOKEN, HTTP_TOKEN, SYMBOL, Resting, settings_for
 
+from serving.parents.journal import DiskError, ParentsJournal
 from serving.parents.service import ParentsService
 from serving.wire.fix_numbers import utc_text
 from serving.wire.identity import client_tls, hash_token
@@ -97,7 +98,7 @@ def test_parent_by_fix_is_acknowledged_filled_replaced_cancelled_and_asked_for(t
         def talk(client, service):
             while not service.core.now_ns:
                 time.sleep(0.01)
-            client.new("A1", service.core.now_ns + 400 * NS, lots=30)
+            client.new("A1", service.core.now_ns + 60 * NS, lots=30)
             filled = client.reports("2")
             client.new("B1", service.core.now_ns + 3000 * NS, lots=5000)
             client.reports("0")
@@ -301,6 +302,31 @@ def test_http_answers_nobody_without_the_right_token_and_no_account_but_one_s_ow
                 assert (await answer.json()) == {"parents": []}
 
     asyncio.run(run())
+
+
+def test_disk_that_refuses_ends_the_process_and_nothing_is_acknowledged(tmp_path):
+    async def run():
+        service = ParentsService(settings_for(tmp_path, Nowhere(), decide_wait_s=0.0), Resting())
+        task = asyncio.create_task(service.run())
+        await service.ready.wait()
+
+        def full(records):
+            raise DiskError("the disk refused the journal of parents: no space")
+
+        service._journal.append = full
+        headers = {"Authorization": f"Bearer {HTTP_TOKEN}"}
+        async with (
+            aiohttp.ClientSession(f"http://127.0.0.1:{service.ports['http']}", headers=headers) as http,
+            http.post("/v1/parents", json=parent()) as answer,
+        ):
+            said = answer.status, (await answer.json())["error"]
+        with pytest.raises(RuntimeError, match="no space"):
+            await task
+        journal, state = ParentsJournal.open(tmp_path / "parents")
+        journal.close()
+        return said, len(state.parents)
+
+    assert asyncio.run(run()) == ((503, "the disk refused the journal of parents: no space"), 0)
 
 
 JSON = st.recursive(

@@ -178,12 +178,12 @@ def test_kill_9_at_random_points_loses_no_parent_and_sends_nothing_twice(trading
     rng = np.random.default_rng(seed)
     victim = Victim(tmp_path, settings_for(tmp_path, trading, told_s=2.0))
     victim.start()
-    first = victim.ask("/v1/parents", parent(lots=80, horizon_s=200))
-    for _ in range(4):
+    first = victim.ask("/v1/parents", parent(lots=80, horizon_s=120))
+    for _ in range(3):
         time.sleep(float(rng.uniform(0.05, 1.0)))
         victim.kill()
         victim.start()
-        assert victim.ask("/v1/parents", parent(lots=80, horizon_s=200))["number"] == first["number"]
+        assert victim.ask("/v1/parents", parent(lots=80, horizon_s=120))["number"] == first["number"]
     deadline = time.monotonic() + 90
     while not (shown := victim.ask("/v1/parents/p1"))["ended_ns"]:
         assert time.monotonic() < deadline, (shown, (tmp_path / "victim.log").read_text()[-3000:])
