@@ -67,7 +67,7 @@ def prepare(params: TradeParams) -> TradeDay:
     standing = open_registry(params.source).load_champion()
     assert standing is not None
     version, bundle = standing
-    date = _choose_date(params, bundle.metadata)
+    date = choose_date(params, bundle.metadata)
     try:
         stages = run_data_stages(_data_params(params, date))
     finally:
@@ -85,7 +85,7 @@ def known_days(metadata: Any) -> list[str]:
     return sorted({*metadata["training_days"], *(metadata.get("signal_spec") or {}).get("train_days", [])})
 
 
-def _choose_date(params: TradeParams, metadata: Any) -> str:
+def choose_date(params: TradeParams, metadata: Any) -> str:
     """The session to trade: the one asked for, else the first after all that the champion knows, else the last."""
     wide = params.model_copy(update={"synthetic_days": SYNTHETIC_DAYS})
     there = sorted(set(planned_dates(IngestParams(**wide.model_dump(include=set(IngestParams.model_fields))))))
