@@ -19,7 +19,7 @@ SERVERS = ("mlflow",)
 # PyTorch's own CPU wheel, of which the package index knows nothing
 TORCH_CPU = """torch==2.13.0+cpu \\
     --hash=sha256:6746dbcbeb526eb61330b76b41ff1b4eb848951103a892eeb080dfa2b264667b"""
-ONLY_CUDA = re.compile(r"^(torch|triton|cuda-|nvidia-)")
+ONLY_CUDA = re.compile(r"^(torch==|triton==|cuda-|nvidia-)")
 
 
 def compile_lock(selection: list[str], *, constrained: bool = True) -> str:

@@ -114,7 +114,8 @@ def test_lock_for_cpu_when_read_then_holds_no_cuda():
     cpu, cuda = (versions(IMAGES / "requirements" / f"train-{kind}.txt") for kind in ("cpu", "cuda"))
     assert cpu["torch"] == f"{cuda['torch']}+cpu"
     assert not [name for name in cpu if name.startswith(("nvidia-", "cuda-")) or name == "triton"]
-    assert [name for name in cuda if name.startswith("nvidia-")]
+    only_cuda = {name for name in cuda if name.startswith(("nvidia-", "cuda-")) or name == "triton"}
+    assert only_cuda and set(cuda) - only_cuda == set(cpu)
 
 
 def copied_files(dockerfile, target):
