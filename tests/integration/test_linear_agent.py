@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from agents import one_ray
 
-from training.execution.linear_agent import KAPPAS, expected_objective_bps, train_linear
+from training.execution.linear_agent import KAPPAS, expected_objective_bps, linear_config, train_linear
 from training.market.linear_world import LinearImpactVectorEnv, LinearMarket
 
 __all__ = ["one_ray"]  # fixture
@@ -48,7 +48,8 @@ def test_objective_of_a_policy_that_looks_at_the_price_is_its_mean_reward():
 @pytest.mark.ray
 @pytest.mark.parametrize("kappa", KAPPAS)
 def test_agent_from_a_random_network_comes_within_two_per_cent_of_the_optimum(one_ray, kappa):
-    outcome = train_linear(kappa, 7)
+    # Where risk matters little the objective is flat, and half the steps do not do.
+    outcome = train_linear(kappa, 7, linear_config(300_000) if kappa > 1.0 else None)
     assert 0.0 <= outcome.gap < 0.02
     if kappa > 1.0:  # below, the even schedule is as good
         assert outcome.objective_bps < outcome.twap_bps
