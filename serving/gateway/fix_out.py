@@ -225,8 +225,8 @@ class Blocks:
 class FixTransport:
     """The core's `Transport` over the venues' sessions. All but `blocks` belongs to the deciding thread."""
 
-    def __init__(self, sessions: Mapping[str, VenueSession]) -> None:
-        self.sessions = sessions
+    def __init__(self, sessions: Mapping[str, VenueSession], now: Callable[[], Now] = read_now) -> None:
+        self.sessions, self._now = sessions, now
         self.blocks = Blocks()
         self.gateway: Gateway | None = None  # set once it is open
         self.asked: set[int] = set()  # cancels that a strategy asked for: they carry its name, the gateway's own do not
@@ -243,7 +243,7 @@ class FixTransport:
             session.send(self._encode(session, message), lambda: self._last_line(session, message))
         except FixDownError as error:
             if message.order_id in gateway.state.orders:
-                gateway.unsent(message, str(error), read_now())
+                gateway.unsent(message, str(error), self._now())
             else:
                 log.warning("order %d at venue %s, unknown here, was not cancelled: %s", message.order_id, venue, error)
 
@@ -252,7 +252,7 @@ class FixTransport:
         return False
 
     def _last_line(self, session: VenueSession, message: VenueMessage) -> str | None:
-        gateway, now = self.gateway, read_now()
+        gateway, now = self.gateway, self._now()
         assert gateway is not None
         if isinstance(message, CancelMessage):
             return gateway.veto(message, now.mono_ns, now)
