@@ -6,6 +6,8 @@ import os
 from pathlib import Path
 from typing import Protocol
 
+SMALL_BYTES = 4_096
+
 
 class LockedError(RuntimeError):
     """Another process holds the journal."""
@@ -105,10 +107,14 @@ class RealDisk:
 
     def read(self, name: str) -> bytes | mmap.mmap:
         """See Disk."""
-        with open(self.folder / name, "rb") as file:
-            if not os.fstat(file.fileno()).st_size:
-                return b""
-            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        descriptor = os.open(self.folder / name, os.O_RDONLY)
+        try:
+            size = os.fstat(descriptor).st_size
+            if size <= SMALL_BYTES:  # the epoch is read before each group: by one call
+                return os.read(descriptor, SMALL_BYTES)
+            return mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ)
+        finally:
+            os.close(descriptor)
 
     def put(self, name: str, content: bytes) -> None:
         """See Disk."""

@@ -156,8 +156,9 @@ class Journal:
         return b"".join(parts), digest
 
     def _check_fence(self) -> None:
-        epoch = read_epoch(self.disk)
-        if epoch != self.epoch:
+        raw = bytes(self.disk.read(EPOCH)[:])  # it is there, or this writer would not be: no need to list the folder
+        if raw != b"%d" % self.epoch:
+            epoch = raw[:32].decode("ascii", "replace")
             self._fail(f"writer {epoch} took the journal over from writer {self.epoch}", clean=False)
 
     def _fail(self, reason: str, clean: bool = True) -> None:
