@@ -163,7 +163,7 @@ def _print(found: dict[str, Any]) -> None:
     mark = "SYNTHETIC data, " if found["synthetic"] else ""
     table = Table(title=f"{mark}{', '.join(found['symbols'])} on {found['date']}: parents live against the backtest")
     for name in found["head"]:
-        table.add_column(name, justify="left" if name == "parent" else "right")
+        table.add_column(name, justify="left" if name == "parent" else "right", no_wrap=name == "parent")
     rows = found["table"]
     for row in rows[:_TABLE_ROWS]:
         table.add_row(*row)

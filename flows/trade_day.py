@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from prefect import flow
 from pydantic import Field
 
 from feature_repo.errors import InputError
 from feature_repo.lake import Partition, list_partitions
+from flows.backtest import apply_bundle_signal
 from flows.champions import ensure_champion, open_registry
 from flows.data import run_data_stages
 from flows.ids import lake
@@ -68,16 +70,26 @@ def prepare(params: TradeParams) -> TradeDay:
     assert standing is not None
     version, bundle = standing
     date = choose_date(params, bundle.metadata)
-    try:
-        stages = run_data_stages(_data_params(params, date))
-    finally:
-        stop_spark()
-    features = lake().folder("features", stages[-1].id)
+    stages = traded_data_flow(_data_params(params, date), str(bundle.folder) if bundle.signal_onnx else None)
+    of = {item.stage: item.id for item in stages}
+    features = lake().folder("features", of["features"])
     config = _config(bundle.metadata)
-    days = _load_days(features, bundle, date, stages[-1].id)
+    days = _load_days(
+        features, lake().folder("apply_signal", of["apply_signal"]) if "apply_signal" in of else None, date
+    )
     parents = parents_of(days, config, params.parents)
     synthetic = all(day.instrument.synthetic for day in days)
     return TradeDay(params.source, date, synthetic, features, stages, version, bundle, config, days, parents)
+
+
+@flow(name="traded-data")
+def traded_data_flow(params: DataParams, bundle: str | None = None) -> list[StageResult]:
+    """Ticks to features, and the forecasts of a bundle's signal model on them where one is named."""
+    try:
+        stages = run_data_stages(params)
+    finally:
+        stop_spark()
+    return stages if bundle is None else [*stages, apply_bundle_signal(bundle, stages[-1].id)]
 
 
 def known_days(metadata: Any) -> list[str]:
@@ -120,16 +132,10 @@ def _config(metadata: Any) -> "ExecutionConfig":
     return replace(made_for, world="replay", maker_fee_bps=0.0, taker_fee_bps=0.0, risk_aversion=0.0)
 
 
-def _load_days(features: Path, bundle: "Bundle", date: str, features_id: str) -> "list[MarketDay]":
-    """The market days of every symbol, with the forecasts of the bundle's own signal model where it has one."""
+def _load_days(features: Path, forecasts: Path | None, date: str) -> "list[MarketDay]":
+    """The market days of every symbol, with `forecasts` where the champion sees some."""
     from training.market.day import load_market_days
 
-    forecasts = None
-    if bundle.signal_onnx is not None:
-        from flows.backtest import apply_bundle_signal
-
-        result = apply_bundle_signal(str(bundle.folder), features_id)
-        forecasts = lake().folder("apply_signal", result.id)
     found = [item for item in list_partitions(features, "features.parquet") if item.date == date]
     if not found:
         raise InputError(f"no symbol of {date} passed the data gate; see its Data Docs")

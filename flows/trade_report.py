@@ -104,7 +104,7 @@ def write_report(folder: Path, day: TradeDay, rows: Sequence[Comparison], found:
     head, body = table_rows(rows)
     facts = [
         ("policy", f"{day.bundle.kind}, version {day.version}, sha256 {day.bundle.sha256}"),
-        ("data", f"{day.source}, features {day.stages[-1].id}, session {day.date}"),
+        ("data", f"{day.source}, features {day.features.name}, session {day.date}"),
         ("market", f"depth replay, fill model {day.config.fill_model}, {found['pace']}"),
         ("parents", f"{day.config.lots or 'by volume'} lots within {day.config.horizon_s} s"),
         ("time", f"{found['market_seconds']:,.0f} s of the day in {found['seconds']:,.0f} s"),
@@ -137,7 +137,7 @@ def write_report(folder: Path, day: TradeDay, rows: Sequence[Comparison], found:
 def table_rows(rows: Sequence[Comparison]) -> tuple[list[tuple[str, str]], list[list[str]]]:
     """Head and cells of the table of parents."""
     head = [("parent", ""), ("arrival", "UTC"), ("side", ""), ("lots", ""), ("ended", ""), ("live", "bps"),
-            ("backtest", "bps"), ("difference", "bps"), ("passive", "%"), ("fills", ""), ("decisions", "same"),
+            ("backtest", "bps"), ("gap", "bps"), ("passive", "%"), ("fills", ""), ("decisions", "same"),
             ("denials", "")]  # fmt: skip
     body = []
     for row in rows:

@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -33,7 +34,7 @@ def day(synthetic=True):
         days=[SimpleNamespace(instrument=SimpleNamespace(symbol="SYN1"))],
         bundle=SimpleNamespace(kind="static", sha256="a" * 64),
         config=SimpleNamespace(fill_model="conservative", lots=10, horizon_s=600),
-        stages=[StageResult("features", "f00d", True, 0.0, {})],
+        stages=[StageResult("features", "f00d", True, 0.0, {})], features=Path("features/f00d"),
     )  # fmt: skip
 
 
