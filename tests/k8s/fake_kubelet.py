@@ -37,6 +37,14 @@ class Kubelet:
         elif event.type == "DELETED" and name in self.processes:
             self.processes[name].terminate()
 
+    def lose(self, name: str) -> None:
+        """Kill everything of a pod at once, as when its node is lost."""
+        import psutil
+
+        process = psutil.Process(self.processes[name].pid)
+        for each in [process, *process.children(recursive=True)]:
+            each.kill()
+
     def stop(self) -> None:
         """End every process."""
         for process in self.processes.values():
@@ -58,7 +66,9 @@ class Kubelet:
             return
         environment = {**os.environ, **self._environment_of(pod, container), **self.environment}
         with (self.folder / f"{name}.log").open("wb") as log:
-            process = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
+            process = subprocess.Popen(
+                command, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+            )
         self.processes[name] = process
         self._report(pod, "Running")
         code = process.wait()
@@ -67,18 +77,27 @@ class Kubelet:
     def _environment_of(self, pod: Object, container: Object) -> dict[str, str]:
         metadata = pod["metadata"]
         fields = {"status.podIP": IP, **{f"metadata.{key}": metadata[key] for key in ("name", "namespace", "uid")}}
+        fields |= {f"metadata.labels['{key}']": value for key, value in metadata.get("labels", {}).items()}
         found = {}
+        for source in container.get("envFrom", []):
+            found |= self._read("configmaps", metadata["namespace"], source["configMapRef"]["name"])["data"]
         for entry in container.get("env", []):
             source = entry.get("valueFrom", {})
             if "fieldRef" in source:
                 found[entry["name"]] = fields[source["fieldRef"]["fieldPath"]]
             elif "secretKeyRef" in source:
                 named = source["secretKeyRef"]
-                secret = self.api.store.read(self.api.kind("secrets"), metadata["namespace"], named["name"])
+                secret = self._read("secrets", metadata["namespace"], named["name"])
                 found[entry["name"]] = base64.b64decode(secret["data"][named["key"]]).decode()
+            elif "resourceFieldRef" in source:
+                kind, _, what = source["resourceFieldRef"]["resource"].partition(".")
+                found[entry["name"]] = container["resources"][kind][what]
             else:
                 found[entry["name"]] = entry.get("value", "")
         return found
+
+    def _read(self, plural: str, namespace: str, name: str) -> Object:
+        return self.api.store.read(self.api.kind(plural), namespace, name)
 
     def _report(self, pod: Object, phase: str, code: int | None = None) -> None:
         state = {"running": {}} if code is None else {"terminated": {"exitCode": code}}
