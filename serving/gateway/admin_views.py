@@ -170,34 +170,49 @@ def limits_view(service: "GatewayService") -> dict[str, Any]:
     limits = service.gateway.state.limits
     if limits is None:
         return {"document": None, "use": [], "means": {}}
-    use = [
-        {
-            "scope": scope,
-            "name": name,
-            "limit": limit,
-            "most": entry[limit],
-            "used": used,
-            "used_bps": used * 10_000 // entry[limit] if entry[limit] else None,
-        }
-        for (scope, name), entry in sorted(limits.numbers.items())
-        for limit in SUMS
-        if limit in entry and (used := used_of(service, scope, name, limit)) is not None
-    ]
-    return {"document": limits.document(), "use": use, "means": {name: kind.means for name, kind in KINDS.items()}}
+    return {
+        "document": limits.document(),
+        "use": use_view(service),
+        "means": {name: kind.means for name, kind in KINDS.items()},
+    }
 
 
-def used_of(service: "GatewayService", scope: str, name: str, limit: str) -> int | None:
-    """What a scope uses of one of SUMS; None where it never came to anything."""
+def use_view(service: "GatewayService", symbols: bool = True) -> list[dict[str, Any]]:
+    """How much of each limit in SUMS is used, by scope; without `symbols` those of symbols are left out."""
     state = service.gateway.state
-    if limit == "max_position_lots":
-        exposures = [
-            item
-            for (at_scope, at_name, symbol), item in state.exposures.copy().items()
-            if (at_scope == scope and at_name == name) or (scope == "symbol" and at_scope == "all" and symbol == name)
+    if state.limits is None:
+        return []
+    found, worst = [], _worst_positions(service)
+    for (scope, name), entry in sorted(state.limits.numbers.items()):
+        if scope == "symbol" and not symbols:
+            continue
+        node = state.nodes.get((scope, name))
+        used = {"max_position_lots": worst.get((scope, name), 0), **({} if node is None else _of_node(node))}
+        found += [
+            {
+                "scope": scope,
+                "name": name,
+                "limit": limit,
+                "most": entry[limit],
+                "used": used[limit],
+                "used_bps": used[limit] * 10_000 // entry[limit] if entry[limit] else None,
+            }
+            for limit in SUMS
+            if limit in entry and limit in used
         ]
-        return max((max(item.position + item.buys, item.sells - item.position) for item in exposures), default=None)
-    node = state.nodes.get((scope, name))
-    return None if node is None else _of_node(node)[limit]
+    return found
+
+
+def _worst_positions(service: "GatewayService") -> dict[tuple[str, str], int]:
+    """The largest worst-case position in one symbol, either way, by scope: one walk over all of them."""
+    worst: dict[tuple[str, str], int] = {}
+    for (scope, name, symbol), item in service.gateway.state.exposures.copy().items():
+        lots = max(item.position + item.buys, item.sells - item.position)
+        keys = ((scope, name), ("symbol", symbol)) if scope == "all" else ((scope, name),)
+        for key in keys:
+            if lots > worst.get(key, 0):
+                worst[key] = lots
+    return worst
 
 
 def _of_node(node: Node) -> dict[str, int]:

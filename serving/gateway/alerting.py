@@ -1,15 +1,18 @@
 """What of the gateway people must hear of at once: events that are alerts, and conditions that become true."""
 
+import logging
+import threading
 import time
 from typing import TYPE_CHECKING
 
 from serving.gateway import events as e
-from serving.gateway.admin_views import SUMS, used_of
+from serving.gateway.admin_views import use_view
 from serving.observe.alerts import Alerts, Severity
 
 if TYPE_CHECKING:
     from serving.gateway.service import GatewayService
 
+log = logging.getLogger(__name__)
 DENIALS_EVERY_S = 60.0
 """Denials of one control for one strategy are told once in this time, with how many there were."""
 POLL_EVERY_S = 0.25
@@ -20,14 +23,33 @@ FEED_OLD_S = 5.0
 
 
 class Alerting:
-    """`hear` takes events, `poll` looks for conditions; both in the deciding thread, and neither waits."""
+    """`hear` takes events in the deciding thread and never waits; conditions are looked for in a thread of its own."""
 
     def __init__(self, service: "GatewayService", alerts: Alerts) -> None:
         self._service, self._alerts = service, alerts
         self._true: set[str] = set()
         self._denied: dict[tuple[str, str], tuple[float, int]] = {}
-        self._polled = self._limits = 0.0
+        self._limits = 0.0
         self._near: dict[str, str] = {}
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="alerting", daemon=True)
+
+    def start(self) -> None:
+        """Begin to look."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End."""
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join(POLL_EVERY_S + 1.0)
+
+    def _run(self) -> None:
+        while not self._stop.wait(POLL_EVERY_S):
+            try:
+                self.look()
+            except Exception:  # whoever looks must not stop looking
+                log.exception("looking for alerts failed")
 
     def hear(self, event: e.Event) -> None:
         """Alert where an event is one."""
@@ -38,12 +60,9 @@ class Alerting:
         elif type(event) is e.Refused:
             self._deny(event)
 
-    def poll(self) -> None:
+    def look(self) -> None:
         """Alert where something has become wrong, or right again."""
         now = time.monotonic()
-        if now - self._polled < POLL_EVERY_S:
-            return
-        self._polled = now
         wrong = self._conditions(now)
         for name in wrong.keys() - self._true:
             self._alerts.raise_("critical", name.partition(" ")[0], wrong[name])
@@ -58,33 +77,29 @@ class Alerting:
             wrong["broken"] = gateway.broken
         if gateway.disk_full:
             wrong["disk"] = gateway.disk_full
+        if stuck := service.pulse.why_not():
+            wrong["stuck"] = stuck
         for name, session in service.sessions.items():
             if session.not_well and session.not_well != "not yet probed":
                 wrong[f"session {name}"] = f"venue {name}: {session.not_well}"
         for name, feed in service.feeds.items():
             if feed.heard_ns and feed.age_s > FEED_OLD_S:
                 wrong[f"feed {name}"] = f"the feed of {name} says nothing for {feed.age_s:.0f} s"
-        for (scope, name), node in gateway.state.nodes.copy().items():
-            if node.tripped:
-                wrong[f"tripped {scope} {name}"] = f"{scope} {name} is stopped: {node.tripped}"
+        for name in service.venues:
+            node = gateway.state.nodes.get(("venue", name))
+            if node is not None and node.tripped:
+                wrong[f"tripped venue {name}"] = f"venue {name} is stopped: {node.tripped}"
         if now - self._limits >= LIMITS_EVERY_S:
             self._limits, self._near = now, self._near_limits()
         return {**wrong, **self._near}
 
     def _near_limits(self) -> dict[str, str]:
-        limits, near = self._service.gateway.state.limits, {}
-        for (scope, name), entry in () if limits is None else limits.numbers.items():
-            if scope == "symbol":
-                continue  # too many to look at while orders wait; the page shows them
-            for limit in SUMS:
-                if limit not in entry:
-                    continue
-                used = used_of(self._service, scope, name, limit) if limit != "max_position_lots" else None
-                if used and used * 10_000 >= entry[limit] * NEAR_BPS:
-                    near[f"limit {scope} {name} {limit}"] = (
-                        f"{scope} {name}".strip() + f" uses {used} of {limit} {entry[limit]}"
-                    )
-        return near
+        return {
+            f"limit {item['scope']} {item['name']} {item['limit']}": f"{item['scope']} {item['name']}".strip()
+            + f" uses {item['used']} of {item['limit']} {item['most']}"
+            for item in use_view(self._service, symbols=False)  # symbols are too many while orders wait: see the page
+            if item["used_bps"] is not None and item["used_bps"] >= NEAR_BPS
+        }
 
     def _deny(self, event: e.Refused) -> None:
         now, key = time.monotonic(), (event.denied.control, event.request.strategy)

@@ -11,7 +11,7 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
-from serving.gateway.admin_views import limits_view
+from serving.gateway.admin_views import use_view
 from serving.gateway.observing import Observing
 from serving.observe.alerts import Alerts
 
@@ -135,8 +135,8 @@ class GatewayCollector(Collector):
         use = GaugeMetricFamily(
             PREFIX + "limit_used_ratio", "How much of a limit that adds up is used", labels=["scope", "name", "limit"]
         )
-        for item in limits_view(self._service)["use"]:
-            if item["used_bps"] is not None and item["scope"] != "symbol":
+        for item in use_view(self._service, symbols=False):
+            if item["used_bps"] is not None:
                 use.add_metric([item["scope"], item["name"], item["limit"]], item["used"] / item["most"])
         yield use
 

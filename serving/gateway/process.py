@@ -27,7 +27,6 @@ class GatewayProcess:
         self.seen = Observing(service.gateway.state)
         self.alerting = Alerting(service, self.alerts)
         service.listeners += [self.seen.hear, self.alerting.hear]
-        service.polls.append(self.alerting.poll)
         service.orders.took_ns = self.seen.took
         registry = new_registry()
         registry.register(GatewayCollector(service, self.seen, self.alerts))
@@ -45,6 +44,7 @@ class GatewayProcess:
         try:
             await self.service.run(ready=self._start)
         finally:
+            self.alerting.stop()
             self.admin.stop()
             self.metrics.stop()
             self.alerts.stop()
@@ -52,6 +52,7 @@ class GatewayProcess:
     def _start(self) -> None:
         self.admin.start()
         self.metrics.start()
+        self.alerting.start()
 
     def _ready(self) -> str:
         """Ready for cancels and for people: also while halted, since both must still be possible then."""

@@ -82,7 +82,6 @@ class GatewayService:
         self._inbox: deque[Came] = deque()
         self._events: list[Event] = []
         self.listeners: list[Callable[[Event], None]] = []  # told of each event once it is durable
-        self.polls: list[Callable[[], None]] = []  # called at each tick
         self._drain_scheduled = False
         self.deciding: Deciding | None = None
         base = settings.venues.resolve().parent
@@ -351,11 +350,6 @@ class GatewayService:
                 self.watch.tick(now)
             except Exception as error:
                 self.halt(f"the tick failed: {type(error).__name__}: {error}")
-            for poll in self.polls:
-                try:
-                    poll()
-                except Exception:  # whoever looks must not stop what trades
-                    log.exception("a poll failed")
             self.try_commit()
             await asyncio.sleep(self.settings.tick_s)
 
