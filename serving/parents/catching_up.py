@@ -10,22 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from serving.contracts.decisions import Allowed, Decision, Denied
-from serving.contracts.orders import (
-    Acked,
-    Busted,
-    Cancel,
-    Cancelled,
-    CancelRejected,
-    ChildOrder,
-    Corrected,
-    Filled,
-    Rejected,
-    Replace,
-    Replaced,
-    ReplaceRejected,
-    Report,
-    Request,
-)
+from serving.contracts.orders import Cancel, ChildOrder, Filled, Replace, Report, Request, encode
 from serving.parents.orders import Child, Parent, Phase, Stage
 from serving.parents.outputs import Outgoing
 from serving.parents.records import Lost
@@ -46,6 +31,7 @@ class Line:
     up: bool = False
     reason: str = "it was not open yet"
     doubt: set[str] = field(default_factory=set)  # orders that were repeated and not yet answered
+    repeated: dict[tuple[str, bytes], int] = field(default_factory=dict)  # reports since it was down, by order
 
 
 class Lines:
@@ -85,6 +71,7 @@ class Lines:
                              account=account)  # fmt: skip
         line.up, line.reason = False, reason
         line.doubt.clear()
+        line.repeated.clear()
 
     def is_up(self, account: str) -> bool:
         """Whether requests of an account may leave."""
@@ -118,7 +105,15 @@ class Lines:
     def is_old_news(self, account: str, child: Child, report: Report) -> bool:
         """Whether a report that is repeated after a lost line, or with an order's status, is known already."""
         line = self._lines[account]
-        return (not line.up or child.key in line.doubt) and not _is_news(child, report)
+        if line.up and child.key not in line.doubt:
+            return False
+        if isinstance(report, Filled):
+            return report.exec_id in child.executions
+        # no report but a fill has a number of its own: an order may be refused the same change twice in the same words,
+        # so what is repeated is counted against what was heard
+        content = encode(report)
+        count = line.repeated[child.key, content] = line.repeated.get((child.key, content), 0) + 1
+        return count <= child.heard.get(content.decode(), 0)
 
     def never_arrived(self, child: Child | None, request: Request, decision: Decision) -> bool:
         """Record that an order that was asked for by cancel is unknown to the gateway."""
@@ -185,25 +180,3 @@ class Lines:
 
     def _out(self, account: str, request: Request) -> None:
         self._core.out.sends.append(Outgoing(account, request))
-
-
-def _is_news(child: Child, report: Report) -> bool:
-    if isinstance(report, Filled):
-        return report.exec_id not in child.executions
-    if isinstance(report, Busted):
-        return report.exec_id in child.executions and child.executions[report.exec_id].mark.lots > 0
-    if isinstance(report, Corrected):
-        known = child.executions.get(report.exec_id)
-        return known is not None and (known.mark.price_ticks, known.mark.lots) != (report.price_ticks, report.lots)
-    if not child.is_open:
-        return False
-    if isinstance(report, Acked):
-        return child.stage < Stage.WORKING
-    if isinstance(report, Replaced):
-        return report.ts_ns > child.stood_ns
-    if isinstance(report, ReplaceRejected):
-        return child.replace is not None
-    if isinstance(report, CancelRejected):
-        return bool(child.cancel_key)
-    assert isinstance(report, Rejected | Cancelled)
-    return True

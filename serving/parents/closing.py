@@ -8,6 +8,7 @@ from serving.contracts.tca import shortfall, sweep_cost
 from serving.parents.orders import Parent, Phase
 from serving.parents.outputs import Bench, ParentRequest, Refusal, Run
 from serving.parents.records import Ended, Finishing, How
+from serving.parents.state import is_too_late
 
 if TYPE_CHECKING:
     from serving.parents.core import Core
@@ -40,6 +41,9 @@ class Closer:
         if request is None or isinstance(decision, Allowed) or run is None:
             return
         rules = core.rules
+        if is_too_late(request, decision):
+            run.not_before_ns = core.now_ns + rules.backoff_ns
+            return
         wait_ns = min(rules.backoff_ns << min(max(parent.denials - 1, 0), 20), rules.backoff_max_ns)
         run.not_before_ns = core.now_ns + wait_ns
         core.alert(

@@ -56,6 +56,7 @@ class Child:
     stood_ns: int = 0  # when it met the market, at its present price and size
     crossing: bool = False  # its last replace was to take: what rests of it is unwanted
     executions: dict[str, Execution] = field(default_factory=dict)
+    heard: dict[str, int] = field(default_factory=dict)  # reports but fills, by their encoding: how often
     reason: str = ""  # why it is done, where it was not filled
 
     @property

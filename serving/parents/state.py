@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from serving.contracts.decisions import Allowed
+from serving.contracts.decisions import Allowed, Denied
 from serving.contracts.orders import (
     Acked,
     Busted,
@@ -19,6 +19,7 @@ from serving.contracts.orders import (
     ReplaceRejected,
     Report,
     Request,
+    encode,
 )
 from serving.contracts.tca import CostSums, FillMark
 from serving.parents.orders import Child, Denial, Execution, Parent, Phase, Stage
@@ -43,6 +44,11 @@ from serving.parents.records import (
 
 SHADOWS_KEPT = 10_000
 """Decisions of challengers that are kept to be asked for; the journal has all."""
+
+
+def is_too_late(request: Request, denied: Denied) -> bool:
+    """Whether a cancel or replace was denied because its order is done: no limit was met, its last report is near."""
+    return denied.control == "order" and not isinstance(request, ChildOrder)
 
 
 class StateError(ValueError):
@@ -185,8 +191,9 @@ class State:
             if not isinstance(request, Cancel):
                 parent.denials = 0
             return
-        parent.denied = Denial(decision.control, decision.message, decision.value, decision.limit, record.market_ns)
-        parent.denials += 1
+        if not is_too_late(request, decision):
+            parent.denied = Denial(decision.control, decision.message, decision.value, decision.limit, record.market_ns)
+            parent.denials += 1
         if isinstance(request, ChildOrder):
             self._finish(child, f"denied by {decision.control}: {decision.message}")
         elif isinstance(request, Replace):
@@ -228,7 +235,10 @@ class State:
                 child.stage = Stage.WORKING
                 child.stood_ns = report.ts_ns
             self._finish_if_filled(child)
-        elif isinstance(report, Busted | Corrected):
+            return
+        content = encode(report).decode()
+        child.heard[content] = child.heard.get(content, 0) + 1
+        if isinstance(report, Busted | Corrected):
             self._correct(child, report)
         else:
             self._stands(child, report)

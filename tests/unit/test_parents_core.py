@@ -6,10 +6,11 @@ from ems_world import ACCOUNT, FALLBACK, NS, SHA, Ems, policy, request, rules
 from market_fixtures import make_day, open_ns, random_rows
 
 from serving.contracts.decisions import Denied
-from serving.contracts.orders import Busted, Cancel, ChildOrder, Filled, Replace, encode
+from serving.contracts.orders import Busted, Cancel, Cancelled, ChildOrder, Filled, Replace, ReplaceRejected, encode
 from serving.decide.protocol import DecideError, Policies
 from serving.parents.orders import Phase, Stage
 from serving.parents.outputs import Refusal
+from serving.parents.planning import Move
 from serving.parents.records import Answered, Decided, FellBack, Lost, Sent, Shadowed, decode_record, encode_record
 from serving.parents.state import State
 from serving.wire.feed_state import Gap
@@ -304,6 +305,24 @@ def test_parent_that_is_denied_to_its_end_says_what_is_left_and_why():
     assert len(requests(world)) < 40
 
 
+def test_cancel_that_came_too_late_is_no_denial_and_is_not_asked_again_and_again():
+    world, parent = patient()
+    child = parent.resting
+    world.gateway.deny = lambda order: (
+        Denied(control="order", message="order is done", key="") if isinstance(order, Cancel) else None
+    )
+    world.core.cancel(parent, "enough", 1)
+    world.settle()
+    for _ in range(5):
+        world.core.advance(world.core.now_ns, world.core.now_ns)
+        world.settle()
+    assert sum(isinstance(item, Cancel) for item in requests(world)) == 1
+    assert parent.denied is None and parent.denials == 0
+    assert not [alert for alert in world.alerts if alert.what == "denied"]
+    world.core.reported(ACCOUNT, Cancelled(order_id=child.order_id, ts_ns=world.core.now_ns), 1)
+    assert parent.how == "cancelled"
+
+
 def drop_line(world, keep=True):
     """The line breaks: with `keep` what was sent arrived and its answer is lost, else it was lost itself."""
     world.core.line_down(ACCOUNT, "cut")
@@ -339,6 +358,26 @@ def test_line_that_comes_back_repeats_the_same_bytes_and_learns_what_was_missed(
     world.run(START + 620 * NS)
     assert parent.how == "filled"
     check_within(world)
+
+
+def test_rejection_that_is_repeated_with_a_line_answers_no_later_replace():
+    world, parent = patient()
+    child, core = parent.resting, world.core
+    world.gateway.venue = None  # the test is the venue
+    rejected = ReplaceRejected(order_id=child.order_id, ts_ns=core.now_ns, reason="no")
+    for price in (child.price_ticks - 1, child.price_ticks - 2):
+        core.carry_out(parent, Move(child, price, child.lots, False), parent.strategy)
+        world.settle()
+        assert child.replace.price_ticks == price
+        if price == child.price_ticks - 1:
+            core.reported(ACCOUNT, rejected, 1)
+            assert child.replace is None
+    drop_line(world)
+    core.reported(ACCOUNT, rejected, 1)  # the day's reports, before the line is called open
+    assert child.replace is not None and child.exposed >= child.replace.lots - child.filled
+    lift_line(world)
+    core.reported(ACCOUNT, rejected, 1)  # the same words once more, and now for the second
+    assert child.replace is None
 
 
 def test_order_that_was_sent_into_a_broken_line_is_sent_again_while_it_is_fresh():
