@@ -62,7 +62,7 @@ def open_signer(private_key_path: Path) -> Signer:
 
     if not private_key_path.exists():
         _create_pair(private_key_path)
-    if private_key_path.stat().st_mode & 0o077:
+    if not _is_guarded(private_key_path):
         mode = private_key_path.stat().st_mode & 0o777
         raise InputError(f"{private_key_path}: mode {mode:o} lets others read the key, the limit is 600; chmod 600 it")
     try:
@@ -73,6 +73,16 @@ def open_signer(private_key_path: Path) -> Signer:
         raise InputError(f"{private_key_path}: holds a {type(key).__name__}, wanted an Ed25519 private key")
     _write_public(key.public_key(), public_key_path(private_key_path))
     return Signer(key)
+
+
+def _is_guarded(path: Path) -> bool:
+    """Whether nobody else reads the file: its owner alone, or this process through the group of a mounted secret.
+
+    Kubernetes gives a secret's files to root and lets the pod's own group read them (fsGroup): 440, never 400.
+    """
+    status = path.stat()
+    shared = status.st_mode & 0o077
+    return shared == 0 or (shared == 0o040 and status.st_uid != os.geteuid() and not os.access(path, os.W_OK))
 
 
 def open_verifier(path: Path) -> Verifier:
