@@ -3,6 +3,8 @@ import pytest
 
 from serving.contracts.observation import (
     CROSS,
+    IMPROVE,
+    OBSERVATION_NAMES,
     OBSERVATION_SIZE,
     OPPOSITE_QUEUE_SHARE,
     PLACE,
@@ -12,8 +14,9 @@ from serving.contracts.observation import (
 )
 from training.execution.config import ExecutionConfig
 from training.execution.static_rule import static_rule
-from training.execution.warm_start import AS_CONTINUOUS, KEEP_TICKS, THIN_SHARES, best_rule
+from training.execution.warm_start import AS_CONTINUOUS, CHASES_BPS, KEEP_TICKS, THIN_SHARES, best_rule
 
+FORECAST = OBSERVATION_NAMES.index("forecast_10s_bps")
 SHARES = np.linspace(0.0, 1.0, 101, dtype=np.float32)
 
 
@@ -68,3 +71,31 @@ def test_patient_rule_places_where_nothing_rests():
     observation = np.zeros((1, OBSERVATION_SIZE), np.float32)
     observation[:, OPPOSITE_QUEUE_SHARE] = 0.5
     assert static_rule(observation, np.ones((1, 4), np.float32), keep_ticks=2).tolist() == [PLACE]
+
+
+def chases(rule):
+    """Adverse forecasts in hundredths of a bps, up to 0.30, at which the rule improves on the price."""
+    hundredths = np.arange(-10, 31)
+    observation = np.zeros((len(hundredths), OBSERVATION_SIZE), np.float32)
+    observation[:, OPPOSITE_QUEUE_SHARE], observation[:, FORECAST] = 0.5, hundredths / 100
+    return hundredths[rule(observation, np.ones((len(hundredths), 4), np.float32)) == IMPROVE].tolist()
+
+
+@pytest.mark.parametrize("wanted", CHASES_BPS)
+def test_best_rule_improves_from_the_adverse_forecast_on_that_costs_least(wanted):
+    least = round(100 * wanted) + 1
+    rule, _ = best_rule(lambda rule: abs((chases(rule) or [99])[0] - least), ExecutionConfig())
+    assert chases(rule) == list(range(least, 31))
+
+
+def test_best_rule_when_chasing_does_not_pay_then_never_improves():
+    assert chases(best_rule(lambda rule: float(bool(chases(rule))), ExecutionConfig())[0]) == []
+
+
+def test_chasing_rule_improves_only_where_it_may_and_the_forecast_is_there():
+    observation = np.zeros((3, OBSERVATION_SIZE), np.float32)
+    observation[:, OPPOSITE_QUEUE_SHARE], observation[:, FORECAST] = 0.5, 1.0
+    observation[1, OBSERVATION_NAMES.index("forecast_missing")] = 1.0
+    mask = np.ones((3, 4), np.float32)
+    mask[2, IMPROVE] = 0.0
+    assert static_rule(observation, mask, 0.0, 0, 0.1).tolist() == [IMPROVE, PLACE, PLACE]

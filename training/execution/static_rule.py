@@ -25,19 +25,25 @@ from training.execution.export import masked_policy_model
 THIN_SHARE = 0.2
 """The opposite queue is thin below this share of the lots at both best prices."""
 
+_FORECAST, _MISSING = OBSERVATION_NAMES.index("forecast_10s_bps"), OBSERVATION_NAMES.index("forecast_missing")
 _PREFERENCE = {PLACE: 1.0, WAIT: 0.0, CROSS: -1.0, IMPROVE: -2.0}
 _THIN_BONUS = 3.0
 """Lifts CROSS above PLACE."""
 
 
 def static_rule(
-    observation: NDArray[np.float32], action_mask: NDArray[Any], thin_share: float = THIN_SHARE, keep_ticks: int = 0
+    observation: NDArray[np.float32],
+    action_mask: NDArray[Any],
+    thin_share: float = THIN_SHARE,
+    keep_ticks: int = 0,
+    chase_bps: float = np.inf,
 ) -> NDArray[np.int64]:
     """The rule's actions (N,) for `observation` (N, D) and `action_mask` (N, 4).
 
-    The best allowed of: CROSS where the opposite queue is thinner than `thin_share` (0: never), PLACE, WAIT. With
-    `keep_ticks` it does not follow the best price until that is farther than so many ticks from what rests: for an
-    environment in which waiting keeps what rests.
+    The best allowed of: CROSS where the opposite queue is thinner than `thin_share` (0: never), IMPROVE where the
+    spread is wide and the forecast of the next ten seconds is there and above `chase_bps` against the parent, PLACE,
+    WAIT. With `keep_ticks` it does not follow the best price until that is farther than so many ticks from what rests:
+    for an environment in which waiting keeps what rests.
     """
     thin = observation[:, OPPOSITE_QUEUE_SHARE] < np.float32(thin_share)
     crosses = thin & (action_mask[:, CROSS] > 0.5)
@@ -45,7 +51,11 @@ def static_rule(
     if keep_ticks:
         away = observation[:, REST_DISTANCE_TICKS]
         places &= (observation[:, RESTING] < 0.5) | (away < 0.5) | (away > keep_ticks + 0.5)
-    return np.where(crosses, CROSS, np.where(places, PLACE, WAIT)).astype(np.int64)
+    chases = (
+        (observation[:, _FORECAST] > chase_bps) & (observation[:, _MISSING] < 0.5) & (action_mask[:, IMPROVE] > 0.5)
+    )
+    rests = np.where(chases, IMPROVE, np.where(places, PLACE, WAIT))
+    return np.where(crosses, CROSS, rests).astype(np.int64)
 
 
 def static_rule_onnx() -> bytes:

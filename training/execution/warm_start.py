@@ -33,6 +33,10 @@ KEEP_TICKS = (0, 1, 2)
 """Ticks by which the best price may move away before those rules follow it; others than 0 compete where waiting leaves
 what rests. A price that has moved by a tick often comes back, to an order that has kept its place in the queue."""
 
+CHASES_BPS = (0.0, 0.05, 0.1, 0.2)
+"""Forecasts of the next ten seconds from which the best of those rules improves on the price where the spread is wide:
+the market is about to leave, and a new level has no queue yet."""
+
 SHUT_OUT = 1e12
 """Scale of a column that a policy shall not see."""
 
@@ -63,15 +67,22 @@ def continuous_rule(rule: Policy) -> Policy:
 def best_rule(judge: Callable[[Policy], float], execution: ExecutionConfig) -> tuple[Policy, float]:
     """The static rule that `judge` gives the lowest cost, and that cost, bps; the first of equals wins.
 
-    Those of every threshold of THIN_SHARES compete, where waiting keeps what rests with each of KEEP_TICKS.
+    Those of every threshold of THIN_SHARES compete, where waiting keeps what rests with each of KEEP_TICKS; then the
+    best of them with each of CHASES_BPS.
     """
     keeps = KEEP_TICKS if execution.wait_keeps and execution.actions == "discrete" else KEEP_TICKS[:1]
-    rules: list[Policy] = [partial(static_rule, thin_share=s, keep_ticks=k) for k in keeps for s in THIN_SHARES]
-    if execution.actions == "continuous":
-        rules = [continuous_rule(rule) for rule in rules]
-    costs = [judge(rule) for rule in rules]
-    best = int(np.argmin(costs))
-    return rules[best], costs[best]
+    adapt = continuous_rule if execution.actions == "continuous" else _as_it_is
+    settings: list[dict[str, Any]] = [{"thin_share": s, "keep_ticks": k} for k in keeps for s in THIN_SHARES]
+    costs = [judge(adapt(partial(static_rule, **chosen))) for chosen in settings]
+    best = settings[int(np.argmin(costs))]
+    settings += [{**best, "chase_bps": chase} for chase in CHASES_BPS]
+    costs += [judge(adapt(partial(static_rule, **chosen))) for chosen in settings[len(costs) :]]
+    winner = int(np.argmin(costs))
+    return adapt(partial(static_rule, **settings[winner])), costs[winner]
+
+
+def _as_it_is(rule: Policy) -> Policy:
+    return rule
 
 
 def roll_out(make_env: "EnvFactory", policy: Policy, steps: int, config: AgentConfig, seed: int) -> Rows:
