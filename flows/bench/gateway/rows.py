@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from flows.bench.decide import measure_decide
 from flows.bench.gateway.core import ACK_WINDOW, ACKS, REPEATS, WINDOW, compiled_us, decide_us, durable
 from flows.bench.gateway.fix import KILLS, SUSTAINED, SUSTAINED_WINDOW, through_fix
 from flows.bench.gateway.port import pipelined
@@ -33,6 +34,7 @@ def run() -> dict[str, Any]:
     `order to venue p50 us`: from the write of a request to the acceptor's callback, one order at a time, each synced;
     `fix orders/s`: NewOrderSingles at the acceptor, SUSTAINED_WINDOW unanswered on the order port; `kill p99 ms`: from
     asking the local socket until the first denial is read, under orders; both denial and kill are synced first.
+    `decide p99 ms`: the decide process over HTTP at 500 requests a second (`flows.bench.decide`).
     """
     notes = [
         f"durable ratio: {WINDOW} decisions in a window; acks: {ACK_WINDOW} in a window, {REPEATS} times {ACKS}",
@@ -50,6 +52,7 @@ def run() -> dict[str, Any]:
         rows += _of_core()
         rows += _of_port(compiled)
         rows += _of_fix(compiled)
+    rows += _of_decide()
     if compiled is not None:
         notes.append("port and FIX rows: with the compiled core; those of the reference code say so")
     found = result(rows)
@@ -99,6 +102,18 @@ def _of_fix(compiled: Path | None) -> list[Row]:
             Row("kill p50 ms, journal in memory", memory.kill_p50_ms, "ms"),
         ]
     return rows
+
+
+def _of_decide() -> list[Row]:
+    found = measure_decide()
+    if found["errors"]:
+        raise RuntimeError(f"{found['errors']:.0f} of {found['requests']:.0f} requests to decide failed")
+    return [
+        _at_most("decide p99 ms", found["p99_ms"], "ms", 1.5),
+        Row("decide p99 ms, median of rounds", found["round_p99_ms"], "ms"),
+        Row("decide p50 ms", found["p50_ms"], "ms"),
+        Row("decide p99 ms, of it a bare socket", found["echo_p99_ms"], "ms"),
+    ]
 
 
 def _at_most(name: str, value: float, unit: str, target: float) -> Row:
