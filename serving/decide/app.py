@@ -12,7 +12,7 @@ handing it to a thread would.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 
 import msgspec
@@ -35,11 +35,16 @@ from serving.decide.metrics import Metrics
 from serving.decide.protocol import DecideError
 
 STATUS = {"unknown": 404, "refused": 422, "unauthorised": 401, "unavailable": 503, "late": 504}
+TOO_LONG = "a body of more than"
+Answer = tuple[int, bytes]
+"""Status and JSON."""
+Handler = Callable[[Receive], Awaitable[Answer]]
+_JSON, _LENGTH = [(b"content-type", b"application/json")], b"content-length"
 _encode = msgspec.json.Encoder().encode
 _Message = TypeVar("_Message", DecideRequest, ForecastRequest)
 
 
-def make_app(catalogue: Catalogue, gate: Gate, metrics: Metrics) -> FastAPI:
+def make_app(catalogue: Catalogue, gate: Gate, metrics: Metrics) -> "Guard":
     """The application; `gate` decides who may ask."""
     app = FastAPI(title="decide", docs_url=None, redoc_url=None, openapi_url=None)
     read_decide = msgspec.json.Decoder(DecideRequest).decode
@@ -47,12 +52,13 @@ def make_app(catalogue: Catalogue, gate: Gate, metrics: Metrics) -> FastAPI:
 
     async def policies(request: Request) -> Response:
         refused = [f"{item.what}: {item.reason}" for item in catalogue.refusals]
-        return _json(200, policies_reply(catalogue.policies(), refused))
+        content = _encode(policies_reply(catalogue.policies(), refused))
+        return Response(content, media_type="application/json")
 
-    async def decide(request: Request) -> Response:
+    async def decide(receive: Receive) -> Answer:
         sha256 = None
         try:
-            asked = _read(read_decide, await _body(request))
+            asked = _read(read_decide, await _body(receive))
             sha256 = asked.sha256
             loaded = await catalogue.ask(sha256)
             mask = None if asked.action_mask is None else _mask(asked.action_mask)
@@ -60,33 +66,35 @@ def make_app(catalogue: Catalogue, gate: Gate, metrics: Metrics) -> FastAPI:
         except DecideError as error:
             return _failure(error, sha256)
         action = found.action if isinstance(found.action, int) else list(found.action)
-        return _json(200, DecideReply(found.sha256, found.version, action, list(found.distribution)))
+        return 200, _encode(DecideReply(found.sha256, found.version, action, list(found.distribution)))
 
-    async def forecast(request: Request) -> Response:
+    async def forecast(receive: Receive) -> Answer:
         sha256 = None
         try:
-            asked = _read(read_forecast, await _body(request))
+            asked = _read(read_forecast, await _body(receive))
             sha256 = asked.sha256
             loaded = await catalogue.ask(sha256)
             values = loaded.forecast(_table(asked.features))
         except DecideError as error:
             return _failure(error, sha256)
-        return _json(200, ForecastReply(sha256, loaded.policy.version, [float(value) for value in values]))
+        return 200, _encode(ForecastReply(sha256, loaded.policy.version, [float(value) for value in values]))
 
-    # plain routes: FastAPI's own would parse and validate by pydantic what is decoded strictly here already
     app.add_route("/v1/policies", policies, methods=["GET"])
-    app.add_route("/v1/decide", decide, methods=["POST"])
-    app.add_route("/v1/forecast", forecast, methods=["POST"])
-    app.add_middleware(Guard, gate=gate, metrics=metrics)
-    return app
+    for path, handler in (hot := {"/v1/decide": decide, "/v1/forecast": forecast}).items():
+        app.add_route(path, _route(handler), methods=["POST"])
+    return Guard(app, hot, gate, metrics)
 
 
 class Guard:
-    """Before anything else: who asks. Afterwards: how long it took, and what came of it."""
+    """Before anything else: who asks. Afterwards: how long it took, and what came of it.
 
-    def __init__(self, app: ASGIApp, gate: Gate, metrics: Metrics) -> None:
-        """Stand before `app`."""
-        self._app, self._gate, self._metrics = app, gate, metrics
+    What is asked hundreds of times a second is answered here: routing, and middleware that it has no use for, would
+    cost as much as the decision.
+    """
+
+    def __init__(self, app: ASGIApp, hot: Mapping[str, Handler], gate: Gate, metrics: Metrics) -> None:
+        """Stand before `app`; `hot` are handlers of POST by path."""
+        self._app, self._hot, self._gate, self._metrics = app, hot, gate, metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request; lifespan messages pass."""
@@ -95,6 +103,25 @@ class Guard:
             return
         began = time.perf_counter()
         status = 500
+        try:
+            reason = self._gate.why_not(scope)
+            handler = self._hot.get(scope["path"]) if scope["method"] == "POST" else None
+            if reason is not None:
+                status, content = _failure(DecideError("unauthorised", reason), None)
+            elif handler is not None:
+                status, content = await handler(receive)
+            else:
+                status = await self._pass_on(scope, receive, send)
+                return
+            length = b"%d" % len(content)
+            await send({"type": "http.response.start", "status": status, "headers": [*_JSON, (_LENGTH, length)]})
+            await send({"type": "http.response.body", "body": content})
+        finally:
+            self._metrics.answered(scope["path"], status, time.perf_counter() - began)
+
+    async def _pass_on(self, scope: Scope, receive: Receive, send: Send) -> int:
+        """Let FastAPI answer; gives the status."""
+        status = 500
 
         async def watch(message: Any) -> None:
             nonlocal status
@@ -102,25 +129,32 @@ class Guard:
                 status = message["status"]
             await send(message)
 
-        try:
-            reason = self._gate.why_not(scope)
-            if reason is None:
-                await self._app(scope, receive, watch)
-            else:
-                await _failure(DecideError("unauthorised", reason), None)(scope, receive, watch)
-        finally:
-            self._metrics.answered(scope["path"], status, time.perf_counter() - began)
+        await self._app(scope, receive, watch)
+        return status
 
 
-async def _body(request: Request) -> bytes:
+def _route(handler: Handler) -> Callable[[Request], Awaitable[Response]]:
+    """The same handler behind FastAPI's routing."""
+
+    async def route(request: Request) -> Response:
+        status, content = await handler(request.receive)
+        return Response(content, status, media_type="application/json")
+
+    return route
+
+
+async def _body(receive: Receive) -> bytes:
     """The whole body, refused as soon as it is too long, whatever its header said."""
-    parts, size = [], 0
-    async for part in request.stream():
-        size += len(part)
-        if size > BODY_MAX:
-            raise DecideError("refused", f"a body of more than {BODY_MAX} bytes is not read")
-        parts.append(part)
-    return b"".join(parts)
+    body = b""
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise DecideError("refused", "the other end has gone")
+        body += message.get("body", b"")
+        if len(body) > BODY_MAX:
+            raise DecideError("refused", f"{TOO_LONG} {BODY_MAX} bytes is not read")
+        if not message.get("more_body", False):
+            return body
 
 
 def _read(decode: Callable[[bytes], _Message], body: bytes) -> _Message:
@@ -149,10 +183,6 @@ def _table(rows: list[list[float]]) -> Any:
     return _floats(rows)  # type: ignore[arg-type]
 
 
-def _json(status: int, message: msgspec.Struct) -> Response:
-    return Response(_encode(message), status, media_type="application/json")
-
-
-def _failure(error: DecideError, sha256: str | None) -> Response:
-    status = 413 if str(error).startswith("a body of") else STATUS[error.reason]
-    return _json(status, ErrorReply(str(error), error.reason, sha256))
+def _failure(error: DecideError, sha256: str | None) -> Answer:
+    status = 413 if str(error).startswith(TOO_LONG) else STATUS[error.reason]
+    return status, _encode(ErrorReply(str(error), error.reason, sha256))

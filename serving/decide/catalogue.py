@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -218,10 +219,12 @@ class Catalogue:
 
 
 def _softmax(logits: NDArray[np.float32], mask: NDArray[Any]) -> tuple[float, ...]:
-    """Probabilities `(A,)`, exactly 0 where forbidden."""
-    raw = np.where(mask > 0, logits, -np.inf).astype(np.float64)
-    weights = np.exp(raw - raw.max())
-    return tuple((weights / weights.sum()).tolist())
+    """Probabilities `(A,)`, exactly 0 where forbidden; plain numbers are quicker than arrays of four."""
+    raw = [value if allowed else -math.inf for value, allowed in zip(logits.tolist(), mask.tolist(), strict=True)]
+    highest = max(raw)
+    weights = [math.exp(value - highest) for value in raw]
+    total = math.fsum(weights)
+    return tuple(weight / total for weight in weights)
 
 
 def _beta_shapes(parameters: NDArray[np.float32]) -> tuple[float, ...]:
