@@ -51,7 +51,9 @@ def settings_for(folder: Path, trading, **more) -> ParentsSettings:
     """Settings of an EMS for the venue and gateway of a `gateway_process.Trading`."""
     from training.market.venue.days import synthetic_listings
 
-    listing = synthetic_listings([SYMBOL], "2025-01-06", 0.05, 7, 0.6)[SYMBOL]
+    words = [word for word in getattr(trading, "venue_words", ()) if word.startswith("--hours=")]
+    hours = float(words[-1].partition("=")[2]) if words else 0.05
+    listing = synthetic_listings([SYMBOL], "2025-01-06", hours, 7, 0.6)[SYMBOL]
     facts = folder / "facts"
     facts.mkdir(parents=True, exist_ok=True)
     save_instruments([listing.instrument], facts)

@@ -60,8 +60,9 @@ class Lines:
         for request in list(core.state.unanswered.values()):
             if request.account != account or isinstance(request, ChildOrder):
                 continue
-            if core.state.children[request.order_key].stage is not Stage.UNANSWERED:
-                self._out(account, request)
+            child = core.state.children[request.order_key]
+            if child.stage is not Stage.UNANSWERED or child.key not in self._by_cancel:
+                self._out(account, request)  # behind the order that it is about
 
     def down(self, account: str, reason: str) -> None:
         """The line is gone."""

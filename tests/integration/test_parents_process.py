@@ -73,6 +73,7 @@ def traded(trading):
 def test_parent_is_worked_to_its_end_through_gateway_and_venue(trading, tmp_path):
     async def run():
         policies = Resting(interval_s=10)
+        policies.challenger = Resting(version=2).champion
         async with served(settings_for(tmp_path, trading), policies) as (service, http):
             async with http.post("/v1/parents", json=parent()) as answer:
                 assert answer.status == 202, await answer.text()
@@ -81,13 +82,17 @@ def test_parent_is_worked_to_its_end_through_gateway_and_venue(trading, tmp_path
                 shown = await answer.json()
             async with http.get("/v1/parents/p1/tca") as answer:
                 tca = await answer.json()
+            async with http.get("/v1/shadow") as answer:
+                shadows = (await answer.json())["decisions"]
             ready = await asyncio.to_thread(page, service.ports["metrics"], "/readyz")
             metrics = await asyncio.to_thread(page, service.ports["metrics"], "/metrics")
-            return shown, tca, policies.asked, ready, metrics[1]
+            return shown, tca, shadows, policies.asked, ready, metrics[1]
 
-    shown, tca, asked, ready, metrics = asyncio.run(run())
+    shown, tca, shadows, asked, ready, metrics = asyncio.run(run())
     assert (shown["status"], shown["filled_lots"], shown["left_lots"]) == ("filled", 40, 0)
-    assert shown["fallback"] is None and asked == shown["decisions"] >= 2
+    assert shown["fallback"] is None and asked == 2 * shown["decisions"] >= 4
+    assert [item["step"] for item in shadows] == list(range(shown["decisions"]))
+    assert {(item["version"], item["error"]) for item in shadows} == {(2, None)}
     assert sum(fill["lots"] for fill in tca["fills"]) == 40
     parts = [tca[f"{part}_bps"] for part in ("spread", "impact", "timing", "fees", "left")]
     assert tca["is_bps"] == pytest.approx(sum(parts)) and tca["window_whole"]
@@ -119,13 +124,13 @@ def test_gateway_that_is_killed_and_comes_back_is_sent_nothing_twice(trading, tm
 
     async def run():
         async with served(settings_for(tmp_path, trading), Resting(interval_s=5)) as (service, http):
-            async with http.post("/v1/parents", json=parent(lots=60, horizon_s=120)) as answer:
+            async with http.post("/v1/parents", json=parent(lots=60, horizon_s=60)) as answer:
                 assert answer.status == 202
-            await until(lambda: service.parent(1).step >= 3)
+            await until(lambda: service.parent(1).step >= 2)
             await asyncio.to_thread(trading.gateway.end, signal.SIGKILL)
             await until(lambda: service.core.lines.why_down())
             await asyncio.to_thread(trading.start_gateway, f"--order-port={port}")
-            await until(lambda: service.parent(1).is_ended, 90)
+            await until(lambda: service.parent(1).is_ended, 240)
             return service.parent(1), service.core.state
 
     one, state = asyncio.run(run())
@@ -133,6 +138,24 @@ def test_gateway_that_is_killed_and_comes_back_is_sent_nothing_twice(trading, tm
     ids = [line["cl_ord_id"] for line in trading.received("NewOrder")]
     assert len(ids) == len(set(ids)) == sum(child.order_id > 0 for child in state.children.values())
     assert not state.unanswered and all(child.stage is Stage.DONE for child in state.children.values())
+
+
+def test_parent_is_worked_by_the_clock_where_the_venue_waits_for_nobody(tmp_path):
+    with Trading(tmp_path, venue_words=("--pace=real", "--speed=20", "--hours=0.3")) as trading:
+
+        async def run():
+            configured = settings_for(tmp_path, trading, paces=False, speed=20.0)
+            async with served(configured, Resting(interval_s=5)) as (service, http):
+                await until(lambda: service.core.now_ns > 0)
+                start = service.core.now_ns + 90 * NS  # features are to be trusted by then
+                async with http.post("/v1/parents", json=parent(lots=30, start=start)) as answer:
+                    assert answer.status == 202, await answer.text()
+                await until(lambda: service.parent(1).is_ended)
+                return service.parent(1)
+
+        one = asyncio.run(run())
+    assert one.how == "filled" and not one.fallback and one.began_ns >= one.start_ns > 0
+    assert one.step >= 2 and one.finished_ns <= one.end_ns + 6 * NS
 
 
 class Victim:
@@ -184,7 +207,7 @@ def test_kill_9_at_random_points_loses_no_parent_and_sends_nothing_twice(trading
         victim.kill()
         victim.start()
         assert victim.ask("/v1/parents", parent(lots=80, horizon_s=120))["number"] == first["number"]
-    deadline = time.monotonic() + 90
+    deadline = time.monotonic() + 240
     while not (shown := victim.ask("/v1/parents/p1"))["ended_ns"]:
         assert time.monotonic() < deadline, (shown, (tmp_path / "victim.log").read_text()[-3000:])
         time.sleep(0.1)

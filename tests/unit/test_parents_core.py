@@ -10,7 +10,7 @@ from serving.contracts.orders import Busted, Cancel, Cancelled, ChildOrder, Fill
 from serving.decide.protocol import DecideError, Policies
 from serving.parents.orders import Phase, Stage
 from serving.parents.outputs import Refusal
-from serving.parents.planning import Move
+from serving.parents.planning import Move, Withdraw
 from serving.parents.records import Answered, Decided, FellBack, Lost, Sent, Shadowed, decode_record, encode_record
 from serving.parents.state import State
 from serving.wire.feed_state import Gap
@@ -235,6 +235,15 @@ def test_features_that_are_missing_too_long_hand_over_and_those_that_come_in_tim
     assert decided.market_ns == second.began_ns + 60 * NS
 
 
+def test_decisions_on_the_event_grid_come_with_every_so_many_rows():
+    champion = policy(decision_every_events=20)
+    world, parent = begun(lambda seen, mask: WAIT, champion=champion, seconds=100)
+    moments = [record.market_ns for record in world.records if isinstance(record, Decided)]
+    stamps = [row.ts_ns for row in world.core.markets["T"].rows]
+    places = [np.searchsorted(stamps, moment, side="right") - 1 for moment in moments]
+    assert moments[0] == START and len(moments) >= 4 and set(np.diff(places)) == {20}
+
+
 # Challenger and promotion ---------------------------------------------------------------------------------------------
 
 
@@ -395,6 +404,26 @@ def test_order_that_was_sent_into_a_broken_line_is_sent_again_while_it_is_fresh(
     assert world.gateway.first[lost[0].key][0] == lost[0] and not world.core.state.unanswered
     world.run(START + 620 * NS)
     assert parent.how == "filled"
+    check_within(world)
+
+
+def test_cancel_of_an_order_that_was_not_answered_follows_it_on_the_new_line():
+    world, parent = begun(seconds=0)
+    world.run(START + 29 * NS)
+    take, answered = world.gateway.take, world.core.answered
+    world.gateway.take = lambda order: ([], None)
+    world.core.answered = lambda *arguments: None
+    world.run(START + 30 * NS)
+    child = parent.resting
+    assert child.stage is Stage.UNANSWERED
+    world.core.carry_out(parent, Withdraw(child), parent.strategy)
+    world.settle()
+    world.core.answered, world.gateway.take = answered, take
+    drop_line(world)
+    lift_line(world)
+    assert not world.core.state.unanswered
+    world.run(START + 32 * NS)
+    assert child.stage is Stage.DONE
     check_within(world)
 
 
