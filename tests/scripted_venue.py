@@ -24,15 +24,17 @@ BID, ASK = 9_990, 10_010
 class ScriptedVenue:
     """Acknowledges orders and confirms cancels while `answers` is set; what it is asked stands in `heard`."""
 
-    def __init__(self, folder: Path, fix_port: int, feed_port: int) -> None:
+    def __init__(self, folder: Path, fix_port: int, feed_port: int, tail: str = "") -> None:
+        """`tail` of every CompID: QuickFIX keeps one session of a name in a process."""
+        self.gateway, self.drop = f"GATEWAY{tail}", f"DROPCOPY{tail}"
         self.heard: list = []
-        self.answers = True
+        self.answers = self.copies = True
         self.states: dict[str, OrderState] = {}  # what a mass status lists, by ClOrdID
         self._execs = itertools.count(1)
         self._app = GuardedApplication(self)
-        self._acceptor = FixAcceptor(
-            self._app, FixSettings("VENUE", ("GATEWAY", "DROPCOPY"), folder / "venue_fix", fix_port, heartbeat_s=1)
-        )
+        peers = (self.gateway, self.drop)
+        settings = FixSettings(f"VENUE{tail}", peers, folder / "venue_fix", fix_port, heartbeat_s=1)
+        self._acceptor = FixAcceptor(self._app, settings)
         self._feed_port = feed_port
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
@@ -66,10 +68,14 @@ class ScriptedVenue:
     def of(self, kind) -> list:
         return [message for message in list(self.heard) if isinstance(message, kind)]
 
-    def say(self, exec_type: str, state: OrderState, to: str = "GATEWAY", **more) -> str:
-        """Send an execution report; gives its ExecID."""
+    def say(self, exec_type: str, state: OrderState, to: str | None = None, **more) -> str:
+        """Send an execution report, a fill to the drop copy too while `copies` is set; gives its ExecID."""
         exec_id = more.pop("exec_id", None) or f"X{next(self._execs)}"
-        self._acceptor.send(to, encode_execution(exec_type, state, SCALE, exec_id, time.time_ns(), **more))
+        peers = (to,) if to is not None else (self.gateway,)
+        if exec_type == "F" and to is None and self.copies:
+            peers = (self.gateway, self.drop)
+        for peer in peers:
+            self._acceptor.send(peer, encode_execution(exec_type, state, SCALE, exec_id, time.time_ns(), **more))
         return exec_id
 
     def refuse(self, cl_ord_id: str, kind: str = "D") -> None:
@@ -77,7 +83,7 @@ class ScriptedVenue:
         message = build(BUSINESS_REJECT, {Tag.TEXT: "not today"})
         for tag, value in ((45, "1"), (372, kind), (380, "0"), (379, cl_ord_id)):
             message.setField(tag, value)
-        self._acceptor.send("GATEWAY", message)
+        self._acceptor.send(self.gateway, message)
 
     @staticmethod
     def state(order: NewOrder, status="new", filled=0, **more) -> OrderState:

@@ -1,9 +1,12 @@
 """What a venue may do to the gateway: wrong, late and hostile reports, refusals, orders that nobody knows."""
 
 import asyncio
+import itertools
 import threading
 
 import pytest
+import yaml
+from black_hole import BlackHole
 from fix_peers import until
 from gateway_process import Desk
 from gateway_served import Served
@@ -13,6 +16,8 @@ from serving.contracts.decisions import Allowed, Denied
 from serving.contracts.orders import Acked, Cancelled, Filled, Rejected
 from serving.wire.feed import Ask
 from serving.wire.messages import CancelOrder, NewOrder, OrderState
+
+_WORLDS = itertools.count(1)
 
 
 class World:
@@ -26,8 +31,16 @@ class World:
 
         venue = load_venues(venues)["SYN"]
         feed_port = int(venue.feed.url.rpartition(":")[2])
-        self.venue = ScriptedVenue(folder, venue.fix.port, feed_port)
+        self._desks = []
+        tail = str(next(_WORLDS))
+        self.venue = ScriptedVenue(folder, venue.fix.port, feed_port, tail)
         assert config.paper
+        self.hole = BlackHole(venue.fix.port)
+        document = yaml.safe_load(venues.read_text())
+        fix, drop = document["venues"]["SYN"]["fix"], document["venues"]["SYN"]["drop_copy"]
+        fix |= {"port": self.hole.port, "comp_id": self.venue.gateway, "peer": f"VENUE{tail}"}
+        drop |= {"comp_id": self.venue.drop, "peer": f"VENUE{tail}"}
+        venues.write_text(yaml.safe_dump(document))
 
     def __enter__(self):
         self.venue.__enter__()
@@ -42,16 +55,27 @@ class World:
     def __exit__(self, *details):
         self.served.__exit__(*details)
         self.venue.__exit__(*details)
+        self.hole.close()
 
     @property
     def gateway(self):
         return self.served.gateway
 
     async def desk(self):
-        return await Desk(self.served.files.client_token).open(self.served.service.ports["order"])
+        desk = await Desk(self.served.files.client_token).open(self.served.service.ports["order"])
+        self._desks.append(desk)
+        return desk
 
     def run(self, coroutine):
-        return asyncio.run(asyncio.wait_for(coroutine, 60))
+        async def go():
+            try:
+                return await asyncio.wait_for(coroutine, 60)
+            finally:  # a line that nobody closes is silent for long before the gateway notices
+                while self._desks:
+                    self._desks.pop().line.close("done")
+                await asyncio.sleep(0.01)
+
+        return asyncio.run(go())
 
     def sent(self, count=1):
         """The first orders that reached the venue."""
@@ -61,9 +85,39 @@ class World:
     def halted(self, words):
         until(lambda: words in self.gateway.state.halted, f"a halt for {words}")
 
+    def fresh(self):
+        """Nothing open, nothing heard, armed: as at the beginning, but for positions."""
+        until(lambda: not self.gateway.state.open_orders, "cancels on disconnect")
+        self.venue.heard.clear()
+        self.venue.states.clear()
+        self.venue.answers = self.venue.copies = True
+        with self.served.client() as client:
+            client.post("/v1/reset", json={"scope": "venue", "name": "SYN"})
+            if self.gateway.state.halted:
+                assert client.post("/v1/reconcile", json={}).json()["breaks"] == []
+                assert client.post("/v1/arm", json={}).status_code == 200
+        return self
+
+    @property
+    def position(self):
+        return self.gateway.state.leg("main", "policy", "SYN1").position
+
+
+@pytest.fixture(scope="module")
+def lasting(tmp_path_factory):
+    with World(tmp_path_factory.mktemp("lasting")) as world:
+        yield world
+
 
 @pytest.fixture()
-def world(tmp_path):
+def world(lasting):
+    """For tests after which the gateway goes on."""
+    return lasting.fresh()
+
+
+@pytest.fixture()
+def own_world(tmp_path):
+    """For tests after which it does not."""
     with World(tmp_path) as world:
         yield world
 
@@ -99,15 +153,17 @@ def test_orders_flow_and_the_feed_is_the_gateways_own(world):
 
 def test_report_that_cannot_be_understood_halts(world):
     order = order_of(world)
+    world.venue.copies = False
     world.venue.say("F", world.venue.state(order, "filled", 5), last=(BID, 5), exec_id="X" * 65)
     world.halted("cannot be understood")
 
 
 def test_report_of_another_symbol_or_side_halts(world):
-    order = order_of(world)
+    order, before = order_of(world), len(world.gateway.state.executions)
+    world.venue.copies = False
     world.venue.say("F", world.venue.state(order, "filled", 5, side="sell"), last=(BID, 5))
     world.halted("reports order")
-    assert not world.gateway.state.executions
+    assert len(world.gateway.state.executions) == before
 
 
 def test_fill_beyond_the_order_stops_the_venue_and_a_person_resets(world):
@@ -129,15 +185,18 @@ def test_fill_beyond_the_order_stops_the_venue_and_a_person_resets(world):
 
 
 def test_execution_that_comes_twice_counts_once(world):
+    before, executions = world.position, len(world.gateway.state.executions)
     order = order_of(world)
     for _ in range(2):
         world.venue.say("F", world.venue.state(order, "partially_filled", 2), last=(BID, 2), exec_id="same")
-    until(lambda: len(world.gateway.state.executions) == 1, "the fill")
-    until(lambda: world.gateway.state.leg("main", "policy", "SYN1").position == 2, "the position")
+    until(lambda: len(world.gateway.state.executions) == executions + 1, "the fill")
+    until(lambda: world.position == before + 2, "the position")
     assert not world.gateway.state.node("venue", "SYN").tripped
 
 
 def test_fill_after_a_confirmed_cancel_still_counts(world):
+    before = world.position
+
     async def go():
         desk = await world.desk()
         request = desk.order(price=BID, lots=5)
@@ -149,7 +208,7 @@ def test_fill_after_a_confirmed_cancel_still_counts(world):
         await desk.until(lambda: desk.of(Filled, answer.order_id))
 
     world.run(go())
-    assert world.gateway.state.leg("main", "policy", "SYN1").position == 3
+    assert world.position == before + 3
 
 
 def test_business_reject_is_the_answer_to_its_order(world):
@@ -160,13 +219,14 @@ def test_business_reject_is_the_answer_to_its_order(world):
         answer = await desk.allowed(desk.order(price=BID, lots=5))
         world.venue.refuse(world.sent()[0].cl_ord_id)
         await desk.until(lambda: desk.of(Rejected, answer.order_id))
-        return desk.of(Rejected)[0]
+        return desk.of(Rejected, answer.order_id)[0]
 
     assert world.run(go()).reason == "not today"
     assert not world.gateway.state.open_orders
 
 
-def test_callback_that_raises_halts_and_only_cancels_leave(world):
+def test_callback_that_raises_halts_and_only_cancels_leave(own_world):
+    world = own_world
     order_of(world)
     session = world.served.service.sessions["SYN"]
     session.received = lambda peer, message: 1 / 0
@@ -192,9 +252,12 @@ def test_order_that_a_kill_overtakes_never_leaves_and_its_sender_hears(world):
         desk = await world.desk()
         answer = await desk.allowed(desk.order(price=BID, lots=5))
         await desk.until(lambda: desk.of(Rejected, answer.order_id))
-        return desk.of(Rejected)[0]
+        return desk.of(Rejected, answer.order_id)[0]
 
-    rejected = world.run(go())
+    try:
+        rejected = world.run(go())
+    finally:
+        world.served.service.transport.blocks.remove("strategy", "policy")
     assert rejected.reason == "unsent: strategy policy is being killed"
     assert not world.venue.of(NewOrder) and not world.gateway.state.open_orders
 
@@ -208,7 +271,7 @@ def test_order_that_waited_too_long_is_held_back_at_the_last_line(world, monkeyp
         desk = await world.desk()
         answer = await desk.allowed(desk.order(price=BID, lots=5))
         await desk.until(lambda: desk.of(Rejected, answer.order_id))
-        return desk.of(Rejected)[0]
+        return desk.of(Rejected, answer.order_id)[0]
 
     assert "max_send_age_ns" in world.run(go()).reason
     assert not world.venue.of(NewOrder)
@@ -226,27 +289,56 @@ def test_order_that_the_venue_holds_and_nobody_knows_is_cancelled_and_is_a_break
         assert client.post("/v1/reconcile", json={}).json() == {"reconciled": True, "breaks": []}
 
 
-def test_drop_copy_that_disagrees_is_a_break(world):
+def test_order_that_a_half_open_line_swallowed_is_never_sent_again(own_world):
+    """The gateway handed it over and believes that it left; FIX asks for it again when the line is back."""
+    world = own_world
+    order_of(world)
+    until(lambda: not world.gateway.state.open_orders, "cancel on disconnect")
+    world.hole.swallows = True
+
+    async def go():
+        desk = await world.desk()
+        answer = await desk.allowed(desk.order(price=BID, lots=5))
+        await asyncio.to_thread(until, lambda: b"35=D" in world.hole.swallowed, "the order on its way to nowhere")
+        await asyncio.to_thread(world.halted, "did not answer a test request")
+        world.hole.swallows = False
+        world.hole.cut()
+        await desk.until(lambda: desk.of(Rejected, answer.order_id))  # once the book was compared
+        return desk.of(Rejected, answer.order_id)[0]
+
+    assert "the venue does not know it" in world.run(go()).reason
+    assert len(world.venue.of(NewOrder)) == 1
+    until(lambda: not world.gateway.state.halted, "arming")
+    assert world.gateway.state.reconciled
+
+
+def test_drop_copy_that_disagrees_is_a_break(own_world):
+    world = own_world
     order = order_of(world)
-    world.venue.states[order.cl_ord_id] = world.venue.state(order, "partially_filled", 2)
-    world.venue.say("F", world.venue.state(order, "partially_filled", 2), last=(BID, 2), exec_id="mine")
-    until(lambda: world.gateway.state.executions, "the fill")
+    until(lambda: not world.gateway.state.open_orders, "cancel on disconnect")
+    world.venue.copies = False
+    state = world.venue.state(order, "filled", 5)
+    world.venue.say("F", state, last=(BID, 5), exec_id="mine")
+    until(lambda: ("SYN", "mine") in world.gateway.state.executions, "the fill")
     with world.served.client() as client:
         breaks = client.post("/v1/reconcile", json={}).json()["breaks"]
-        assert any("stands here, not in the drop copy" in item for item in breaks)
-        world.venue.say("F", world.venue.state(order, "partially_filled", 2), "DROPCOPY", last=(BID, 2), exec_id="mine")
-        answer = client.post("/v1/reconcile", json={}).json()
-    assert answer == {"reconciled": True, "breaks": []}
+        assert breaks == ["execution mine at venue SYN stands here, not in the drop copy"]
+        world.venue.say("F", state, world.venue.drop, last=(BID, 4), exec_id="mine")
+        breaks = client.post("/v1/reconcile", json={}).json()["breaks"]
+        assert "is 5 lots" in breaks[0] and "4 at" in breaks[0]
 
 
 def test_clearer_that_disagrees_is_a_break(world):
     with world.served.client() as client:
-        positions = [{"account": "main", "symbol": "SYN1", "lots": 7}]
+        held = world.position
+        positions = [{"account": "main", "symbol": "SYN1", "lots": held + 7}]
         breaks = client.post("/v1/reconcile", json={"positions": positions}).json()["breaks"]
-    assert breaks == ["account main holds 0 lots of SYN1 here, 7 at the clearer"]
+        assert breaks == [f"account main holds {held} lots of SYN1 here, {held + 7} at the clearer"]
+        assert client.post("/v1/arm", json={}).status_code == 409  # a break is never armed over
 
 
-def test_kill_over_a_venue_that_hangs_is_blocked_not_flushed(world):
+def test_kill_over_a_venue_that_hangs_is_blocked_not_flushed(own_world):
+    world = own_world
     hold = threading.Event()
     real, world.venue.received = world.venue.received, lambda *_: hold.wait(20)
     try:
@@ -264,7 +356,8 @@ def test_kill_over_a_venue_that_hangs_is_blocked_not_flushed(world):
         hold.set()
 
 
-def test_journal_that_fails_denies_cancels_and_says_so(world):
+def test_journal_that_fails_denies_cancels_and_says_so(own_world):
+    world = own_world
     order_of(world)
 
     def fail():
