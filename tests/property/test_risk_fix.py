@@ -2,7 +2,7 @@
 
 import pytest
 from gateway_fix_streams import FixStreams
-from gateway_oracle import Oracle
+from gateway_oracle import Breach, Oracle
 
 
 def run(seed, orders, folder, monkeypatch):
@@ -27,3 +27,9 @@ def test_oracle_finds_no_breach_in_a_million_orders_through_fix(tmp_path, monkey
     for seed in range(10):
         _, oracle = run(2_000 + seed, 100_000, tmp_path / str(seed), monkeypatch)
         assert oracle.checked >= 100_000
+
+
+def test_oracle_sees_through_fix_where_a_control_is_missing(tmp_path, monkeypatch):
+    monkeypatch.setattr("serving.gateway.controls.collar.check", lambda *arguments: None)
+    with pytest.raises(Breach):
+        run(23, 4_000, tmp_path, monkeypatch)
