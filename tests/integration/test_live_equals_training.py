@@ -25,6 +25,9 @@ BUNDLES = {
     ),
     "continuous": lambda folder: random_bundle(folder, seed=4, actions="continuous", decisions_per_slice=2, **SHORT),
     "forecasts and history": lambda folder: random_bundle(folder, seed=5, stack=3, window=20, **SHORT),
+    "waiting keeps its place": lambda folder: random_bundle(
+        folder, seed=7, decisions_per_slice=5, ahead_slices=2, wait_keeps=True, **SHORT
+    ),
     "optimistic queue": lambda folder: random_bundle(folder, seed=6, fill_model="optimistic", **SHORT),
 }
 
