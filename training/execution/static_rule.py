@@ -23,7 +23,8 @@ from training.execution.config import ExecutionConfig
 from training.execution.export import masked_policy_model
 
 THIN_SHARE = 0.2
-"""The opposite queue is thin below this share of the lots at both best prices."""
+"""The opposite queue is thin below this share of the lots at both best prices. Tuned: of the thresholds of
+`evaluation.tuning.TuningGrid` the one that costs least over four instruments together (docs/decide.md)."""
 
 _FORECAST, _MISSING = OBSERVATION_NAMES.index("forecast_10s_bps"), OBSERVATION_NAMES.index("forecast_missing")
 _PREFERENCE = {PLACE: 1.0, WAIT: 0.0, CROSS: -1.0, IMPROVE: -2.0}
