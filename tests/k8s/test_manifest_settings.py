@@ -154,6 +154,9 @@ def test_gateway_takes_its_files(documents, tmp_path):
     limits = Limits.load((tmp_path / "limits.yaml").read_text())
     assert limits.venues == set(venues)
     assert {item.account: item.strategies for item in clients} == limits.accounts
+    if "SYN" not in venues:  # only on paper may the clock's offset be unknown
+        assert limits.numbers["all", ""]["max_clock_age_ns"] <= 60 * 10**9
+        assert limits.numbers["all", ""]["max_clock_offset_ns"] <= 10**7
 
 
 def config_of(documents, component):
