@@ -32,6 +32,7 @@ class FullRun:
     profile: str
     folder: str = ""  # of the vendor's files, below the folder of samples
     target_bps: float | None = None
+    planted: bool = True  # whether there is a signal to find on the synthetic market
 
     def command(self, samples: Path) -> list[str]:
         """What `shortfall` is called with."""
@@ -44,7 +45,7 @@ RUNS = (
     FullRun("aig", ("--source", "lean", "--symbols", "AIG"), "table-aig", "lean", 0.10),
     FullRun("bac", ("--source", "lean", "--symbols", "BAC"), "table-bac", "lean", 0.20),
     FullRun("synthetic", (), "table-synthetic"),
-    FullRun("synthetic-0", ("--synthetic-strength", "0"), "table-synthetic"),
+    FullRun("synthetic-0", ("--synthetic-strength", "0"), "table-synthetic", planted=False),
 )
 
 
@@ -94,7 +95,7 @@ def _section(item: FullRun, report: dict[str, Any], lake: Path, samples: Path) -
     found = json.loads((Path(report["report"]).parent / "evaluation.json").read_text())
     curves = json.loads((lake / "train_agent" / ids["train_agent"] / "curves.json").read_text())
     command = f"shortfall {shlex.join(item.command(Path(os.path.relpath(samples, ROOT))))}"
-    return section(command, item.target_bps, found, curves, report["signal"])
+    return section(command, item.target_bps, found, curves, report["signal"], item.planted)
 
 
 def _say(text: str) -> None:

@@ -42,13 +42,15 @@ def section(
     found: Mapping[str, Any],
     curves: Mapping[str, Any],
     skill: Mapping[str, Any],
+    planted: bool = True,
 ) -> str:
     """One run as Markdown: `found` is its evaluation.json, `curves` its curves.json, `skill` the signal's by horizon.
 
     `target_bps`: how far below the opponent the agent is asked to be; None on the synthetic market.
+    Without `planted` there is no signal in it, and no gain is what it is asked for.
     """
     title = "**SYNTHETIC market.** " if found["synthetic"] else ""
-    parts = [f"    {command}", title + _facts(found, curves, skill), "", *_targets(target_bps, found), ""]
+    parts = [f"    {command}", title + _facts(found, curves, skill), "", *_targets(target_bps, found, planted), ""]
     parts += ["", *_seeds(found, curves), "", *_policies(found["policies"])]
     if found["sensitivities"]:
         parts += ["", *_markets(found)]
@@ -96,7 +98,7 @@ def _skill(skill: Mapping[str, Any]) -> str:
     return ", ".join(rows)
 
 
-def _targets(target_bps: float | None, found: Mapping[str, Any]) -> list[str]:
+def _targets(target_bps: float | None, found: Mapping[str, Any], planted: bool) -> list[str]:
     """What was asked for and what came out; the agent is the mean of its seeds where there are several."""
     rows = []
     policies = found["policies"]
@@ -111,15 +113,24 @@ def _targets(target_bps: float | None, found: Mapping[str, Any]) -> list[str]:
              _met(mean < 0)),
             (f"minus {item['b']}, best on the validation days ({opponent:.3f})",
              f"{item['mean_diff_bps']:+.3f} {interval}, p {item['p']:.4f}",
-             "below 0, established" if target_bps is None else f"-{target_bps:.2f} or less",
-             _met(item["verdict"] == "lower cost" if target_bps is None else item["mean_diff_bps"] <= -target_bps)),
+             *_asked(target_bps, item, planted)),
             ("is it established?", item["verdict"], f"80% power from {_number(item['detectable_bps'])}", ""),
             ("does the verdict survive every world and fill model?",
              {True: "yes", False: f"no: {where}", None: where or "nothing was claimed"}[survived], "", ""),
         ]  # fmt: skip
         if target_bps is None:
-            rows += _synthetic_targets(mean, policies, found.get("distance_closed", {}).get(item["instrument"]))
+            distance = found.get("distance_closed", {}).get(item["instrument"]) if planted else None
+            rows += _synthetic_targets(mean, policies, distance)
     return ["| | found | asked for | |", "| --- | --- | --- | --- |", *(f"| {' | '.join(row)} |" for row in rows)]
+
+
+def _asked(target_bps: float | None, primary: Mapping[str, Any], planted: bool) -> tuple[str, str]:
+    """What the pre-registered comparison is asked for, and whether it gave it."""
+    if not planted:
+        return "no gain, for nothing is planted", _met(primary["verdict"] != "lower cost")
+    if target_bps is None:
+        return "below 0, established", _met(primary["verdict"] == "lower cost")
+    return f"-{target_bps:.2f} or less", _met(primary["mean_diff_bps"] <= -target_bps)
 
 
 def _synthetic_targets(

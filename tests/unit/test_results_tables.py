@@ -86,6 +86,9 @@ def test_section_of_a_synthetic_market_says_so_and_measures_its_own_targets():
     assert "0.60 [+0.300, +0.900]" in row_of(text, "the rule that sees") and "missed" in row_of(text, "the rule that")
     none = {"X:A": {**distance["X:A"], "distance_low": None}}
     assert "no distance" in section("c", None, evaluation(True, distance_closed=none), CURVES, SKILL)
+    unplanted = section("c", None, evaluation(True, distance_closed=distance), CURVES, SKILL, planted=False)
+    assert row_of(unplanted, "minus carry").endswith("| no gain, for nothing is planted | met |")
+    assert "the rule that sees" not in unplanted
 
 
 def test_section_is_put_between_its_markers_and_nothing_else_changes(tmp_path):
