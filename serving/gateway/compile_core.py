@@ -1,7 +1,8 @@
 """Compile the decision path with mypyc, from the same source: `python -m serving.gateway.compile_core FOLDER`.
 
-FOLDER gets a copy of the gateway and its contracts, with extension modules beside the files that they replace; put it
-first on PYTHONPATH to run them. Needs mypy and a C compiler, at build time only.
+FOLDER gets a copy of the gateway and of all that it imports of Shortfall, with extension modules beside the files that
+they replace; put it first on PYTHONPATH to run them (`python -m serving.gateway` from there is the whole process).
+Needs mypy and a C compiler, at build time only.
 """
 
 import shutil
@@ -20,7 +21,10 @@ def compile_core(folder: Path) -> None:
     """Copy and compile. Raises subprocess.CalledProcessError with mypyc's words in `stdout` where that fails."""
     source = Path(__file__).resolve().parent
     package = folder / "serving" / "gateway"
-    shutil.copytree(source, package, ignore=shutil.ignore_patterns("__pycache__", "*.so"))
+    for name in ("gateway", "wire", "observe"):
+        shutil.copytree(
+            source.parent / name, package.parent / name, ignore=shutil.ignore_patterns("__pycache__", "*.so")
+        )
     contracts = package.parent / "contracts"
     contracts.mkdir()
     for file in (
