@@ -56,7 +56,7 @@ def measure_decide(seconds: float = SECONDS, rate: float = RATE) -> dict[str, fl
                 echoes += _load(echo, bare, seconds / ROUNDS / 4, rate)[0]
     times = [value for found in rounds for value in found]
     return {
-        "p50_ms": 1e3 * statistics.median(times),
+        "p50_ms": 1e3 * float(statistics.median(times)),
         "p99_ms": 1e3 * float(np.quantile(times, 0.99)),
         "p999_ms": 1e3 * float(np.quantile(times, 0.999)),
         "round_p99_ms": 1e3 * statistics.median(float(np.quantile(found, 0.99)) for found in rounds),
