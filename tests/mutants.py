@@ -30,9 +30,12 @@ SWAPS: dict[type, tuple[type, ...]] = {
     ast.Add: (ast.Sub,), ast.Sub: (ast.Add,), ast.Mult: (ast.FloorDiv,), ast.FloorDiv: (ast.Mult,),
     ast.And: (ast.Or,), ast.Or: (ast.And,),
 }  # fmt: skip
-NO_SIGN = "a sign is 1 or -1, never 0"
-KNOWN: dict[tuple[str, str], str] = {}
-"""Survivors by control and change, and why no test can tell them from the control."""
+AT_THE_ASK = "at the ask itself neither side is beyond the market"
+KNOWN: dict[tuple[str, str, str], str] = {
+    ("collar", "if beyond < 0:", "beyond < 0  ->  beyond <= 0"): AT_THE_ASK,
+    ("collar", "if beyond < 0:", "0  ->  1"): AT_THE_ASK,
+}
+"""Survivors by control, line and change, and why no test can tell them from the control."""
 
 
 def mutants(path: Path):
@@ -156,7 +159,8 @@ def main(names: list[str]) -> int:
     alive = [item[:3] for item, verdict in zip(found, verdicts, strict=True) if not verdict]
     unknown = 0
     for control, line, change in alive:
-        why = KNOWN.get((control, change), "")
+        source = (CONTROLS / f"{control}.py").read_text().splitlines()[line - 1].strip()
+        why = KNOWN.get((control, source, change), "")
         unknown += not why
         print(f"{'known' if why else 'SURVIVED'}  {control}:{line}  {change}{f'  ({why})' if why else ''}")
     killed = {kind: verdicts.count(kind) for kind in sorted(set(verdicts)) if kind}
