@@ -13,7 +13,7 @@ Flow = tuple[str, str, int]
 
 OUTSIDE: Mapping[str, tuple[str, Mapping[str, str], tuple[int, ...]]] = {
     "DNS": ("kube-system", {"k8s-app": "kube-dns"}, (53,)),
-    "KUBERAY": ("kuberay-system", {"app.kubernetes.io/name": "kuberay-operator"}, ()),
+    "KUBERAY": ("kuberay", {"app.kubernetes.io/name": "kuberay-operator"}, ()),
     "PROMETHEUS": ("monitoring", {"app.kubernetes.io/name": "prometheus"}, ()),
     "INGRESS": ("ingress-nginx", {"app.kubernetes.io/component": "controller"}, ()),
 }
