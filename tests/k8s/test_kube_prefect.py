@@ -32,6 +32,18 @@ AUTH = "admin:a-password-of-the-test"
 IMAGE = "shortfall/data:1.0"
 
 
+class Patient(httpx.Client):
+    """Asks again while the server says that its database is busy, as Prefect's own client does."""
+
+    def request(self, *arguments, **options) -> httpx.Response:
+        for _ in range(20):
+            answer = super().request(*arguments, **options)
+            if answer.status_code != 503:
+                break
+            time.sleep(0.5)
+        return answer
+
+
 @dataclass
 class World:
     """Server, fake cluster, and where things are."""
@@ -99,7 +111,7 @@ def world(tmp_path_factory) -> Iterator[World]:
     server = _start(arguments, environment, log)
     try:
         with (
-            httpx.Client(base_url=f"http://127.0.0.1:{port}/api", auth=tuple(AUTH.split(":")), timeout=30) as http,
+            Patient(base_url=f"http://127.0.0.1:{port}/api", auth=tuple(AUTH.split(":")), timeout=30) as http,
             fake_api() as api,
         ):
             until("the server answers", lambda: _healthy(http), seconds=180)
