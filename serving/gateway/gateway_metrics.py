@@ -58,6 +58,10 @@ class GatewayCollector(Collector):
         )
         answer.add_metric([], seen.answer.buckets(), seen.answer.sum_us / 1e6)
         yield answer
+        commit = HistogramMetricFamily(PREFIX + "commit_seconds", "Journal lag: to make a group durable and send it")
+        commits = self._service.commits
+        commit.add_metric([], commits.buckets(), commits.sum_us / 1e6)
+        yield commit
         yield CounterMetricFamily(PREFIX + "groups", "Groups of decisions made durable together", value=seen.groups)
         for name in ("raised", "sent", "dropped", "failed"):
             yield CounterMetricFamily(f"{PREFIX}alerts_{name}", f"Alerts {name}", value=getattr(self._alerts, name))
@@ -84,7 +88,7 @@ class GatewayCollector(Collector):
         yield tripped
         journal = gateway.journal
         yield CounterMetricFamily(PREFIX + "journal_records", "Records on the disk", value=journal.sequence)
-        yield _gauge("journal_pending", "Events that are not on the disk yet", len(journal._pending))
+        yield _gauge("journal_pending", "1 while events are not on the disk yet", int(journal.has_pending))
         yield _gauge("journal_failed", "1 where the journal can no longer be written", bool(journal.failed))
         yield _gauge("epoch", "Of the writer: grows with each start", state.epoch)
         yield _gauge("clock_offset_seconds", "Measured offset from UTC", gateway.live.clock.offset_ns / 1e9)

@@ -41,6 +41,7 @@ from serving.gateway.journal import JournalError
 from serving.gateway.killing import Killer
 from serving.gateway.limits import Limits
 from serving.gateway.live import Now
+from serving.gateway.observing import Histogram
 from serving.gateway.order_server import OrderServer, journalled_reports, told_by
 from serving.gateway.reconciling import Reconciler
 from serving.gateway.recovery import arm, open_gateway
@@ -106,6 +107,7 @@ class GatewayService:
         self.reconciler = Reconciler(self.gateway, self.sessions, self.drops, settings.reconcile_s)
         self.killer = Killer(self)
         self.pulse = Pulse("the deciding thread", PULSE_S)
+        self.commits = Histogram()  # what it took to make a group durable and send it
         self.breaks: tuple[str, ...] = ()  # of the last reconciliation
         self.ports: dict[str, int] = {}
         self.stopping = self._said = False
@@ -155,7 +157,8 @@ class GatewayService:
 
     def commit(self, now: Now) -> None:
         """Make everything decided durable, send it, then tell everybody who must hear. Raises JournalError."""
-        gateway = self.gateway
+        gateway, began_ns = self.gateway, time.monotonic_ns()
+        waiting = gateway.journal.has_pending
         try:
             gateway.commit(now)
             if gateway.journal.has_pending:  # what a veto held back while it was leaving
@@ -163,6 +166,8 @@ class GatewayService:
         except JournalError:
             self._events.clear()  # never durable, so never told
             raise
+        if waiting:
+            self.commits.add((time.monotonic_ns() - began_ns) / 1000)
         if self._events:
             self._publish()
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import random
 import signal
 import threading
 import time
@@ -204,6 +205,7 @@ def test_metrics_and_probes_answer_on_a_port_of_their_own(trading):
     text = httpx.get(f"{base}/metrics").text
     for name in (
         "shortfall_gateway_allowed_total", "shortfall_gateway_denied_total", "shortfall_gateway_answer_seconds_bucket",
+        "shortfall_gateway_commit_seconds_bucket",
         "shortfall_gateway_session_up", "shortfall_gateway_feed_age_seconds", "shortfall_gateway_position_lots",
         "shortfall_gateway_limit_used_ratio", "shortfall_gateway_killed", "shortfall_gateway_journal_records_total",
     ):  # fmt: skip
@@ -277,6 +279,51 @@ def test_restart_with_working_orders_after_kill_9_reconciles_and_sends_nothing_t
         told = next(moment for moment, body in _Hook.heard if body["what"] == "kill")
         assert told - asked < 5.0  # within a second where the machine is not as busy as in tests
         assert {"armed", "limits"} <= {body["what"] for _, body in _Hook.heard}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1_800)
+def test_kill_9_in_a_stream_of_orders_loses_no_acknowledged_decision_and_sends_none_twice(tmp_path):
+    """Ten times at random: every answer is given again, the venue saw each order once, positions are its fills."""
+    rng = random.Random(7)
+    answers, fills = {}, {}
+    with Trading(tmp_path) as trading:
+        for round_ in range(10):
+
+            async def go():
+                desk = await Desk(trading.files.client_token).open(trading.ports["order"])
+                await asyncio.to_thread(open_for_orders, trading)
+                for request, answer in answers.values():
+                    assert await desk.ask(request) == answer
+                sent = {}
+
+                async def stream():
+                    while not desk.downs:
+                        orders = [desk.order(price=PASSIVE, lots=1), desk.order(side="buy", lots=1)]
+                        sent.update((order.key, order) for order in orders)
+                        desk.line.send(*orders)
+                        await asyncio.sleep(0.002)
+
+                streaming = asyncio.create_task(stream())
+                await asyncio.sleep(0.2 + rng.random())
+                trading.gateway.end(signal.SIGKILL)
+                await streaming
+                fills.update((report.exec_id, report) for report in desk.of(Filled))
+                for key, answer in desk.decisions.items():
+                    if key in sent and isinstance(answer, Allowed):
+                        answers[key] = (sent[key], answer)
+
+            run(go())
+            assert verify(RealDisk(trading.state / "journal"))["torn_bytes"] >= 0, round_
+            trading.start_gateway()
+        open_for_orders(trading)
+        news = [line["cl_ord_id"] for line in trading.received("NewOrder")]
+        assert len(news) == len(set(news))
+        assert len(answers) > 100
+        with admin(trading) as client:
+            assert client.post("/v1/reconcile", json={}).json()["breaks"] == []
+            held = client.get("/v1/positions").json()["legs"][0]["position_lots"]
+        assert held >= len(fills)  # what was filled while nobody listened counts too
 
 
 def test_orderly_stop_cancels_what_works_and_ends_with_0(tmp_path):

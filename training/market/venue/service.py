@@ -48,6 +48,7 @@ class VenueService:
         worlds = {symbol: listing.world for symbol, listing in listings.items()}
         self.venue = Venue(worlds, None, settings.start_ns(worlds))  # logged when it comes
         self._log_turn = Lock()
+        self._waking = False
         self._drop = () if settings.drop_copy is None else (settings.drop_copy,)
         self._edge = VenueFix({symbol: item.scale for symbol, item in listings.items()}, self._came, self._failed)
         self._application = GuardedApplication(self._edge, tokens=settings.tokens)
@@ -204,10 +205,12 @@ class VenueService:
         with self._log_turn:  # before this returns FIX answers nothing that came later, a TestRequest least of all
             self._log.write(time.time_ns(), self.venue.now_ns, client, what, body)
         self._inbox.append(_Came(client, raw, message, problem, number))
-        if self._loop is not None:
+        if self._loop is not None and not self._waking:  # once: a pipe full of these would lose the signal to stop
+            self._waking = True
             self._loop.call_soon_threadsafe(self._awake)
 
     def _awake(self) -> None:
+        self._waking = False
         if (wake := getattr(self, "_wake", None)) is not None:
             wake.set()
 
