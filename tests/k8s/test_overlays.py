@@ -8,7 +8,7 @@ import kubernetes_validate
 import pytest
 import yaml
 from fake_kinds import ray_schema
-from manifests import K8S, OVERLAYS, build, everything, name_of, of_kind, overlay, pods, ray_job
+from manifests import K8S, OVERLAYS, build, everything, name_of, of_kind, overlay, pods, ray_job, walk
 
 KUBERNETES = "1.36"
 CUSTOM: set[str] = {"ServiceMonitor", "PrometheusRule"}
@@ -102,3 +102,19 @@ def test_every_image_of_ours_is_named_by_the_overlay(name):
         item["name"] for item in yaml.safe_load((K8S / "overlays" / name / "kustomization.yaml").read_text())["images"]
     }
     assert {"shortfall/data", "shortfall/train", "shortfall/serve", "shortfall/gateway", "shortfall/mlflow"} <= named
+
+
+def test_everything_particular_to_a_site_is_put_in_from_one_file():
+    # SITE stands in production's files where a value of site.yaml goes: none may be left, nor a value that nothing takes
+    documents = overlay("production")
+    left = [
+        f"{name_of(document)}: {path}"
+        for document in documents
+        for path, value in walk(document)
+        if isinstance(value, str) and "SITE" in value and not path.endswith((".yaml", ".py", ".sh"))
+    ]
+    assert left == []
+    values = yaml.safe_load((K8S / "overlays" / "production" / "site.yaml").read_text())["data"].values()
+    texts = [value for document in documents for _, value in walk(document) if isinstance(value, str)]
+    assert [value for value in values if not any(value in text for text in texts if "\n" not in text)] == []
+    assert "site" not in {document["metadata"]["name"] for document in of_kind(documents, "ConfigMap")}
