@@ -105,7 +105,7 @@ def test_every_image_of_ours_is_named_by_the_overlay(name):
 
 
 def test_everything_particular_to_a_site_is_put_in_from_one_file():
-    # SITE stands in production's files where a value of site.yaml goes: none may be left, nor a value that nothing takes
+    # SITE stands in production's files where a value of site.yaml goes: none may be left, and no value may go nowhere
     documents = overlay("production")
     left = [
         f"{name_of(document)}: {path}"
