@@ -30,10 +30,18 @@ SWAPS: dict[type, tuple[type, ...]] = {
     ast.Add: (ast.Sub,), ast.Sub: (ast.Add,), ast.Mult: (ast.FloorDiv,), ast.FloorDiv: (ast.Mult,),
     ast.And: (ast.Or,), ast.Or: (ast.And,),
 }  # fmt: skip
+CLAMPED = "what is at 0 is set to 0, or adds 0"
+CREDIT = "gross = (leg.long_value if order.sign > 0 else -leg.short_value) + order.at_mark - leg.gross"
+USED = "used = node.gross + gross - (profit if profit < 0 else 0)"
 AT_THE_ASK = "at the ask itself neither side is beyond the market"
 KNOWN: dict[tuple[str, str, str], str] = {
     ("collar", "if beyond < 0:", "beyond < 0  ->  beyond <= 0"): AT_THE_ASK,
     ("collar", "if beyond < 0:", "0  ->  1"): AT_THE_ASK,
+    ("credit", "if gross < 0:", "gross < 0  ->  gross <= 0"): CLAMPED,
+    ("credit", "if gross < 0:", "0  ->  1"): CLAMPED,
+    ("credit", CREDIT, "order.sign > 0  ->  order.sign >= 0"): "a sign is 1 or -1, never 0",
+    ("credit", USED, "profit < 0  ->  profit <= 0"): CLAMPED,
+    ("credit", USED, "0  ->  1"): CLAMPED,
 }
 """Survivors by control, line and change, and why no test can tell them from the control."""
 

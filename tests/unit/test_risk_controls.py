@@ -174,6 +174,13 @@ def test_duplicate_when_an_equal_order_went_within_the_window_then_denies():
     assert_allowed(world.send())
 
 
+def test_duplicate_when_a_replace_asks_for_what_another_order_asked_then_passes():
+    world = World(limits_of(duplicate_window_ns=SECOND_NS))
+    world.work(key="a", price=9_900, lots=100)
+    world.work(key="b", price=9_890, lots=100)
+    assert_allowed(world.submit(world.replace("b", 9_900, 100)))  # the venue sees one change, not an order twice
+
+
 def test_repeated_when_a_strategy_ran_its_number_then_a_person_must_enable_it():
     world = World(limits_of(max_repeated_orders=2))
     assert_allowed(world.send())
