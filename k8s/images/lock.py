@@ -11,7 +11,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 LOCKS = Path(__file__).resolve().parent / "requirements"
 
-EXTRAS = {"data": ("data", "k8s"), "train": ("train", "k8s")}
+EXTRAS = {"data": ("data", "k8s"), "train": ("train", "k8s", "ray-cluster")}
 GROUPS = ("serve", "gateway")
 SERVERS = ("mlflow",)
 """Images that hold nothing of Shortfall: their packages need not agree with its constraints."""
