@@ -37,6 +37,12 @@ AT_THE_ASK = "at the ask itself neither side is beyond the market"
 KNOWN: dict[tuple[str, str, str], str] = {
     ("collar", "if beyond < 0:", "beyond < 0  ->  beyond <= 0"): AT_THE_ASK,
     ("collar", "if beyond < 0:", "0  ->  1"): AT_THE_ASK,
+    (
+        "duplicate",
+        "if not order.is_new or now.mono_ns - recent.last_ns >= limits.duplicate_window_ns:",
+        "now.mono_ns - recent.last_ns >= limits.duplicate_window_ns  ->  "
+        "now.mono_ns - recent.last_ns > limits.duplicate_window_ns",
+    ): "the shortcut alone: the exact comparison below says the same",
     ("credit", "if gross < 0:", "gross < 0  ->  gross <= 0"): CLAMPED,
     ("credit", "if gross < 0:", "0  ->  1"): CLAMPED,
     ("credit", CREDIT, "order.sign > 0  ->  order.sign >= 0"): "a sign is 1 or -1, never 0",
