@@ -6,7 +6,7 @@ Nothing can switch one off or step over it. `run` spells the calls out, as a loo
 from types import ModuleType
 
 from serving.contracts.decisions import Denied
-from serving.gateway.compiled import At, Effective, Intent
+from serving.gateway.compiled import At, Intent
 from serving.gateway.controls import (
     cancel_ratio,
     clock,
