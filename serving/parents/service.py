@@ -92,6 +92,7 @@ class ParentsService:
         """Serve. Raises OSError where a port cannot be had, RuntimeError with the reason where it failed."""
         settings, loop = self.settings, asyncio.get_running_loop()
         self._loop = loop
+        loop.set_exception_handler(self._unhandled)
         for name in (signal.SIGTERM, signal.SIGINT):
             with suppress(ValueError, NotImplementedError, RuntimeError):  # not in the main thread
                 loop.add_signal_handler(name, self._stop.set)
@@ -186,24 +187,20 @@ class ParentsService:
 
     def line_up(self, account: str) -> None:
         """See gateway_line.LineUser."""
-        self.core.line_up(account)
-        self._wake()
+        self._hear(self.core.line_up, account)
 
     def line_down(self, account: str, reason: str) -> None:
         """See gateway_line.LineUser."""
         log.warning("the line of account %s to the gateway is down: %s", account, reason)
-        self.core.line_down(account, reason)
-        self._wake()
+        self._hear(self.core.line_down, account, reason)
 
     def decided(self, account: str, decision: Decision) -> None:
         """See gateway_line.LineUser."""
-        self.core.answered(account, decision, time.time_ns())
-        self._wake()
+        self._hear(self.core.answered, account, decision, time.time_ns())
 
     def reported(self, account: str, report: Report) -> None:
         """See gateway_line.LineUser."""
-        self.core.reported(account, report, time.time_ns())
-        self._wake()
+        self._hear(self.core.reported, account, report, time.time_ns())
 
     # Doing what the core wants ----------------------------------------------------------------------------------------
 
@@ -235,15 +232,43 @@ class ParentsService:
                     self._alert(alert)
         except DiskError as error:
             self._fail(str(error))
+        except Exception as error:  # what was wanted is lost: nothing may go on from here
+            self._escaped("what the core wanted was not done", error)
         finally:
             self._flushing = False
         self._pacer.changed.set()
+
+    def _hear(self, call: Callable[..., None], *arguments: Any) -> None:
+        """Hand something to the core that nobody waits for; what it cannot follow ends the process."""
+        if self.failure:
+            return
+        try:
+            call(*arguments)
+        except Exception as error:
+            self._escaped("the core could not follow", error)
+        self._wake()
+
+    def _escaped(self, what: str, error: BaseException) -> None:
+        log.critical("%s", what, exc_info=error)
+        self._fail(f"{what}: {type(error).__name__}: {error}")
+
+    def _unhandled(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """Of the event loop: a callback raised. One of a socket's end is that socket's alone."""
+        error = context.get("exception")
+        if error is None or isinstance(error, OSError) or "transport" in context or "protocol" in context:
+            loop.default_exception_handler(context)
+        else:
+            self._escaped(str(context.get("message", "a callback raised")), error)
 
     def _do(self, call: Callable[..., Any], *arguments: Any) -> Any:
         if self.failure:
             raise RuntimeError(self.failure)
         try:
             found = call(*arguments)
+        except Refusal:
+            raise
+        except Exception as error:  # half of it may have happened
+            self._escaped("a request could not be followed", error)
         finally:
             self.flush()
         if self.failure:

@@ -121,6 +121,9 @@ class ParentsSettings(BaseSettings):
         for name, client in self.clients.items():
             if bool(client.token_sha256) == bool(client.subject):
                 raise ValueError(f"client {name} needs a token's hash or a certificate's subject, and one of them only")
+        for name, peer in self.fix_peers.items():
+            if not peer.token_sha256 and not all(given):
+                raise ValueError(f"FIX peer {name} needs a token's hash: without TLS anybody here could be it")
         for name, item in self.accounts.items():
             if item.strategy == item.fallback_strategy:
                 raise ValueError(f"account {name}: the fallback needs a strategy of its own, not {item.strategy}")

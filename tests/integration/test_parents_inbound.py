@@ -14,7 +14,9 @@ from gateway_process import Trading
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from parents_process import ACCOUNT, FIX_TOKEN, HTTP_TOKEN, SYMBOL, Resting, settings_for
+from pydantic import ValidationError
 
+from serving.contracts.orders import Acked
 from serving.parents.journal import DiskError, ParentsJournal
 from serving.parents.service import ParentsService
 from serving.wire.fix_numbers import utc_text
@@ -327,6 +329,73 @@ def test_disk_that_refuses_ends_the_process_and_nothing_is_acknowledged(tmp_path
         return said, len(state.parents)
 
     assert asyncio.run(run()) == ((503, "the disk refused the journal of parents: no space"), 0)
+
+
+def broken_by(tmp_path, disturb):
+    """How the process ends after `disturb(service)`."""
+
+    async def run():
+        service = ParentsService(settings_for(tmp_path, Nowhere(), decide_wait_s=0.0), Resting())
+        task = asyncio.create_task(service.run())
+        await service.ready.wait()
+        disturb(service)
+        with pytest.raises(RuntimeError) as ended:
+            await asyncio.wait_for(task, 20)
+        return str(ended.value)
+
+    return asyncio.run(run())
+
+
+def fail(*arguments):
+    raise KeyError("a bug")
+
+
+def test_report_that_the_core_cannot_follow_ends_the_process_and_with_it_the_line_that_its_orders_hang_on(tmp_path):
+    def disturb(service):
+        service.core.reported = fail
+        service.reported(ACCOUNT, Acked(order_id=1, ts_ns=1))
+
+    assert broken_by(tmp_path, disturb) == "the core could not follow: KeyError: 'a bug'"
+
+
+def test_failure_between_the_core_and_the_journal_ends_the_process_before_anything_is_sent(tmp_path):
+    sent = []
+
+    def disturb(service):
+        service._metrics.follow = fail
+        service._lines[ACCOUNT].send = sent.append
+        service.core.alert("test", "something to flush")
+        service.flush()
+
+    assert broken_by(tmp_path, disturb).startswith("what the core wanted was not done: KeyError") and not sent
+
+
+def test_failure_in_a_callback_of_the_event_loop_ends_the_process(tmp_path):
+    assert "a bug" in broken_by(tmp_path, lambda service: service.later(fail))
+
+
+def test_request_that_fails_half_way_is_answered_as_failed_and_ends_the_process(tmp_path):
+    async def run():
+        service = ParentsService(settings_for(tmp_path, Nowhere(), decide_wait_s=0.0), Resting())
+        task = asyncio.create_task(service.run())
+        await service.ready.wait()
+        service.core.submit = fail
+        headers = {"Authorization": f"Bearer {HTTP_TOKEN}"}
+        async with (
+            aiohttp.ClientSession(f"http://127.0.0.1:{service.ports['http']}", headers=headers) as http,
+            http.post("/v1/parents", json=parent()) as answer,
+        ):
+            status = answer.status
+        with pytest.raises(RuntimeError, match="could not be followed"):
+            await task
+        return status
+
+    assert asyncio.run(run()) == 503
+
+
+def test_fix_peer_without_a_token_on_loopback_is_refused(tmp_path):
+    with pytest.raises(ValidationError, match="FIX peer OMS needs a token's hash"):
+        settings_for(tmp_path, Nowhere(), fix_peers={"OMS": {"account": ACCOUNT}})
 
 
 JSON = st.recursive(
