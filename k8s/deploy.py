@@ -19,6 +19,8 @@ import yaml
 ROOT = Path(__file__).resolve().parents[1]
 KEPT = ("Namespace", "PersistentVolumeClaim", "PriorityClass")
 NAMESPACES = ("shortfall-platform", "shortfall-flows", "shortfall-serving")
+READY_AFTER = "shortfall.io/ready-after"
+"""Annotation of a workload that cannot be ready on a new cluster, and after what it can."""
 
 
 class DeployError(Exception):
@@ -65,7 +67,11 @@ def up(kubectl: Kubectl, overlay: str, timeout_s: float, secrets: bool) -> None:
     print(f"overlay {overlay}: {len(documents)} objects", flush=True)
     kubectl.run("apply", "-k", str(ROOT / "k8s" / "overlays" / overlay))
     deadline = time.monotonic() + timeout_s
-    for kind, namespace, name in _waited(documents):
+    late = []
+    for kind, namespace, name, after in _waited(documents):
+        if after and not _has_ready(kubectl, kind, namespace, name):
+            late.append(f"{kind} {namespace}/{name} is not ready before {after}")
+            continue
         print(f"waiting for {kind} {namespace}/{name}", flush=True)
         left = f"{max(1, int(deadline - time.monotonic()))}s"
         try:
@@ -78,7 +84,7 @@ def up(kubectl: Kubectl, overlay: str, timeout_s: float, secrets: bool) -> None:
             raise DeployError(
                 f"{error}\n{pods}look at: kubectl describe pod -n {namespace} NAME; kubectl logs"
             ) from None
-    print("everything is ready")
+    print("\n".join(["everything else is ready", *late] if late else ["everything is ready"]))
 
 
 def down(kubectl: Kubectl, overlay: str, delete_data: bool) -> None:
@@ -94,11 +100,25 @@ def down(kubectl: Kubectl, overlay: str, delete_data: bool) -> None:
     print(f"overlay {overlay}: deleted {len(gone)} objects; {kept} kept")
 
 
-def _waited(documents: list[dict[str, Any]]) -> list[tuple[str, str, str]]:
-    """What must be ready, in the order in which it becomes so: databases, Jobs that prepare them, then the rest."""
+def _has_ready(kubectl: Kubectl, kind: str, namespace: str, name: str) -> bool:
+    """Whether a pod of a workload is ready: what was once ready is waited for at an upgrade."""
+    said = kubectl.run("get", f"{kind.lower()}/{name}", "-n", namespace, "-o", "jsonpath={.status.readyReplicas}")
+    return said.strip() not in ("", "0")
+
+
+def _waited(documents: list[dict[str, Any]]) -> list[tuple[str, str, str, str]]:
+    """What must be ready, in the order in which it becomes so: databases, Jobs that prepare them, then the rest.
+
+    Kind, namespace, name, and what it cannot be ready before, "" for most.
+    """
     order = {"StatefulSet": 0, "Job": 1, "Deployment": 2}
     found = [
-        (document["kind"], document["metadata"]["namespace"], document["metadata"]["name"])
+        (
+            document["kind"],
+            document["metadata"]["namespace"],
+            document["metadata"]["name"],
+            document["metadata"].get("annotations", {}).get(READY_AFTER, ""),
+        )
         for document in documents
         if document["kind"] in order
         # rolled out by a person alone: there is nothing to wait for

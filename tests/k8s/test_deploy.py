@@ -21,8 +21,8 @@ def tool():
 class Recorder:
     """Stands in for kubectl: builds overlays, keeps each call, fails where told."""
 
-    def __init__(self, tool, failing=()):
-        self._tool, self._failing, self.calls = tool, failing, []
+    def __init__(self, tool, failing=(), ready="1"):
+        self._tool, self._failing, self._ready, self.calls = tool, failing, ready, []
 
     def run(self, *arguments, stdin=None):
         if arguments[0] == "kustomize":
@@ -30,6 +30,8 @@ class Recorder:
         self.calls.append((arguments, list(yaml.safe_load_all(stdin)) if stdin else []))
         if self._failing and arguments[: len(self._failing)] == tuple(self._failing):
             raise self._tool.DeployError("kubectl said no")
+        if arguments[-1].startswith("jsonpath="):
+            return self._ready
         return "NAME READY\n"
 
     def words(self):
@@ -41,12 +43,20 @@ def test_deploy_when_run_then_namespaces_come_first_and_databases_are_waited_for
     tool.up(kubectl, "local", 10.0, secrets=False)
     assert kubectl.words()[:3] == ["version -o", "apply -f", "apply -k"]
     assert {document["kind"] for document in kubectl.calls[1][1]} == {"Namespace"}
-    waits = [arguments for arguments, _ in kubectl.calls[3:]]
+    waits = [arguments for arguments, _ in kubectl.calls[3:] if arguments[0] != "get"]
     kinds = ["job" if arguments[0] == "wait" else arguments[2].partition("/")[0] for arguments in waits]
     assert kinds == sorted(kinds, key=["statefulset", "job", "deployment"].index)
     assert {"statefulset", "job", "deployment"} == set(kinds)
     waited = {arguments[2].partition("/")[2] for arguments in waits}
     assert "decide" in waited and "gateway" not in waited  # the gateway is rolled out by a person
+
+
+def test_deploy_when_no_policy_was_ever_signed_then_does_not_wait_for_decide_and_says_so(tool, capsys):
+    kubectl = Recorder(tool, ready="")
+    tool.up(kubectl, "local", 10.0, secrets=False)
+    waited = {arguments[2] for arguments, _ in kubectl.calls if arguments[0] == "rollout"}
+    assert "deployment/decide" not in waited and "statefulset/parents" in waited
+    assert "decide is not ready before the first night has signed a policy" in capsys.readouterr().out
 
 
 def test_deploy_when_a_roll_out_fails_then_names_it_and_shows_the_pods(tool):
