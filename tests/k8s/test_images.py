@@ -51,6 +51,14 @@ def test_image_when_built_then_runs_as_an_unprivileged_number_and_is_healthy_or_
     assert "org.opencontainers.image.revision=$REVISION" in labels
 
 
+@pytest.mark.parametrize("target", ["data", "train", "serve", "gateway"])
+def test_image_when_its_health_is_asked_then_holds_what_is_run(dockerfile, target):
+    (check,) = (rest for word, rest in lineage(dockerfile, target) if word == "HEALTHCHECK")
+    asked = re.search(r'"-m", "([\w.]+)"|import ([\w.]+)', check)
+    name = (asked[1] or asked[2]).replace(".", "/")
+    assert ROOT / f"{name}.py" in copied_files(dockerfile, target), f"{target} does not hold {name}.py"
+
+
 @pytest.mark.parametrize("target", TARGETS)
 def test_image_when_built_then_its_last_layers_hold_no_compiler(dockerfile, target):
     for word, rest in lineage(dockerfile, target):
