@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar
 
 from fastapi import FastAPI, Request
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
+KILLS = 16
+"""Kills that are answered at once; threads of their own, so that nothing else that waits is before them."""
 Text = Annotated[str, StringConstraints(max_length=TEXT_MAX, pattern=r"^[ -~]*$")]
 ScopeName = Literal["all", "venue", "account", "strategy", "symbol"]
 
@@ -96,6 +98,7 @@ class Nothing(_Asked):
 def add_commands(app: FastAPI, service: "GatewayService") -> None:
     """Register every POST."""
     gateway = service.gateway
+    kills = ThreadPoolExecutor(KILLS, "kill")
 
     def log_it(what: str, who: Commander, **more: Any) -> None:
         log.warning("%s by %s", what, who.subject, extra={"who": who.subject, **more})
@@ -103,7 +106,8 @@ def add_commands(app: FastAPI, service: "GatewayService") -> None:
     @app.post("/v1/kill")
     async def kill(asked: Kill, who: Killing) -> dict[str, Any]:
         """Stop a scope: `blocked, flushed` once every venue is known to have taken all that was sent before."""
-        said = await asyncio.to_thread(service.killer.kill, asked.scope, asked.name, who.subject, asked.reason)
+        loop, kill = asyncio.get_running_loop(), service.killer.kill
+        said = await loop.run_in_executor(kills, kill, asked.scope, asked.name, who.subject, asked.reason)
         return said._asdict()
 
     @app.post("/v1/reconcile")

@@ -171,9 +171,20 @@ def load_clients(path: Path) -> tuple[Principal, ...]:
             Principal(item.account, frozenset(item.strategies), item.subject, item.token_sha256) for item in found
         )
         Directory(principals)  # refuses what two of them share
+        _check_strategies(principals)
     except ValueError as error:
         raise ConfigError(f"{path}: {error}") from error
     return principals
+
+
+def _check_strategies(principals: tuple[Principal, ...]) -> None:
+    """One account a strategy: its heartbeat is one, and one account's line must not keep another's orders alive."""
+    owners: dict[str, str] = {}
+    for item in principals:
+        for strategy in sorted(item.strategies):
+            owner = owners.setdefault(strategy, item.account)
+            if owner != item.account:
+                raise ValueError(f"strategy {strategy} is of accounts {owner} and {item.account}: name them apart")
 
 
 def load_people(path: Path, clients: tuple[Principal, ...]) -> tuple[Commander, ...]:

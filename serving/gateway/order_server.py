@@ -28,6 +28,8 @@ from serving.wire.link import ServerLine
 log = logging.getLogger(__name__)
 REPEAT_AT_ONCE, REPEAT_UNREAD, REPEAT_EVERY_S = 500, 256 * 1024, 0.002
 """Reports that are repeated in one go, while fewer bytes than this lie unread, and how soon the next ones go."""
+INBOX_MAX = 8_192
+"""Requests that may wait to be decided; beyond it no line that brings more is read until half of them are."""
 Owner = tuple[str, str]
 """(account, strategy)"""
 
@@ -42,6 +44,7 @@ class OrderServer:
         self.took_ns: Callable[[int, int], None] = lambda requests, ns: None  # told after each group
         self._inbox: deque[tuple[ServerLine, Request, int]] = deque()
         self._scheduled = False
+        self._held: set[ServerLine] = set()  # lines that are not read until the inbox is shorter
         self._repeated: dict[ServerLine, deque[Report]] = {}  # what a line that came again has not been told yet
 
     def opened(self, line: ServerLine, identity: Identity) -> None:
@@ -62,9 +65,11 @@ class OrderServer:
         """See OrderPort."""
         came_ns = time.monotonic_ns()
         self._inbox.extend((line, request, came_ns) for request in requests)
+        if len(self._inbox) > INBOX_MAX and line not in self._held:
+            self._held.add(line)
+            line.hold()
         if not self._scheduled:
-            self._scheduled = True
-            asyncio.get_running_loop().call_soon(self._flush)
+            self._schedule()
 
     def heartbeat(self, line: ServerLine) -> None:
         """See OrderPort."""
@@ -77,6 +82,7 @@ class OrderServer:
         log.info("the line of %s is down: %s", line.identity.subject, reason)
         now = read_now()
         self._repeated.pop(line, None)
+        self._held.discard(line)
         for strategy in line.identity.strategies:
             if self.lines.get((line.identity.account, strategy)) is line:
                 del self.lines[line.identity.account, strategy]
@@ -123,6 +129,7 @@ class OrderServer:
             fresh.add(key)
             answers.setdefault(line, []).append(gateway.decide(request, now))
             group.append((line, request, durable))
+        self._schedule()  # first: whatever happens below, what waits is decided
         for identity in {line.identity for line in answers}:
             if identity is not None:
                 self._beat(identity, now)
@@ -130,13 +137,25 @@ class OrderServer:
             self._commit(now)
         except JournalError as error:
             answers = self._deny(group, answers, str(error))
+        except Exception as error:  # some of it may have left: who hears nothing asks again, under the same keys
+            log.exception("a group could not be sent")
+            gateway.halt(f"a group could not be sent: {type(error).__name__}: {error}", now)
+            for line in answers:
+                line.close("the gateway failed")
+            return
         for line, decisions in answers.items():
             line.send(*decisions)
-        self._scheduled = bool(inbox)
-        if inbox:
-            asyncio.get_running_loop().call_soon(self._flush)
         if group:
             self.took_ns(len(group), time.monotonic_ns() - first_ns)
+
+    def _schedule(self) -> None:
+        self._scheduled = bool(self._inbox)
+        if self._scheduled:
+            asyncio.get_running_loop().call_soon(self._flush)
+        if self._held and len(self._inbox) <= INBOX_MAX // 2:
+            for line in self._held:
+                line.go_on()
+            self._held.clear()
 
     def _deny(
         self,

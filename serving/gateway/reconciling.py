@@ -40,9 +40,12 @@ class Reconciler:
     """In the deciding thread: `take` hears the answers, `run` asks and compares."""
 
     def __init__(
-        self, gateway: Gateway, sessions: Mapping[str, VenueSession], drops: Mapping[str, DropCopy], limit_s: float
-    ) -> None:
+        self, gateway: Gateway, sessions: Mapping[str, VenueSession], drops: Mapping[str, DropCopy], limit_s: float,
+        halts: Callable[[], int],
+    ) -> None:  # fmt: skip
+        """`halts` counts what asked for a halt: a book that was compared while something did is not reconciled."""
         self._gateway, self._sessions, self._drops, self._limit_s = gateway, sessions, drops, limit_s
+        self._halts = halts
         self._round: _Round | None = None
         self._serial = itertools.count(1)
         self._turn = asyncio.Lock()
@@ -75,7 +78,8 @@ class Reconciler:
         return breaks
 
     async def _once(self, positions: Mapping[tuple[str, str], int] | None) -> tuple[str, ...]:
-        this = self._round = _Round(f"R{time.time_ns()}-{next(self._serial)}")
+        this, halts = _Round(f"R{time.time_ns()}-{next(self._serial)}"), self._halts()
+        self._round = this
         try:
             deadline = asyncio.get_running_loop().time() + self._limit_s
             await self._ask_open(this, deadline)
@@ -107,8 +111,10 @@ class Reconciler:
             f"venue {venue} did not list its open orders within {self._limit_s:g} s"
             for venue in sorted(self._sessions.keys() - this.done)
         )
+        if self._halts() != halts:
+            silent = (*silent, "something asked for a halt while the book was compared: see the log")
         breaks = reconcile(self._gateway, ask, open_at_venue, drop, read_now(), positions)
-        if silent and not breaks:  # nothing was open here, but what the venue holds is not known
+        if silent and not breaks:  # nothing differs, but what was compared may not be what the venue holds
             self._gateway.halt(silent[0], read_now())
             self._gateway.commit(read_now())
         return (*breaks, *silent)

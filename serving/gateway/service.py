@@ -16,6 +16,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Any
 
 from serving.contracts.orders import Cancel
 from serving.gateway.changes import approve_limits, propose_limits
@@ -104,13 +105,16 @@ class GatewayService:
             if venue.drop_copy is not None
         }
         self.feeds = {name: FeedIn(name, venue, base, self.watch) for name, venue in self.venues.items()}
-        self.reconciler = Reconciler(self.gateway, self.sessions, self.drops, settings.reconcile_s)
+        self.halts = 0  # how often something asked for a halt, whether or not one stood already
+        self.reconciler = Reconciler(
+            self.gateway, self.sessions, self.drops, settings.reconcile_s, lambda: self.halts
+        )  # fmt: skip
         self.killer = Killer(self)
         self.pulse = Pulse("the deciding thread", PULSE_S)
         self.commits = Histogram()  # what it took to make a group durable and send it
         self.breaks: tuple[str, ...] = ()  # of the last reconciliation
         self.ports: dict[str, int] = {}
-        self.stopping = self._said = False
+        self.stopping = self._said = self._again = False
         self._stop: asyncio.Event | None = None
         self._recovery: asyncio.Task[None] | None = None
 
@@ -118,6 +122,7 @@ class GatewayService:
         """Serve until `stop`, or SIGTERM or SIGINT. Raises OSError where a port cannot be had."""
         loop = asyncio.get_running_loop()
         self.deciding, self._stop = Deciding(loop), asyncio.Event()
+        loop.set_exception_handler(self._unhandled)
         for name in (signal.SIGTERM, signal.SIGINT):
             with suppress(ValueError, NotImplementedError, RuntimeError):  # not in the main thread
                 loop.add_signal_handler(name, self._stop.set)
@@ -156,16 +161,23 @@ class GatewayService:
             self.deciding.loop.call_soon_threadsafe(self._stop.set)
 
     def commit(self, now: Now) -> None:
-        """Make everything decided durable, send it, then tell everybody who must hear. Raises JournalError."""
+        """Make everything decided durable, send it, then tell everybody who must hear.
+
+        Raises JournalError where nothing of it is durable, and so nothing was sent.
+        """
         gateway, began_ns = self.gateway, time.monotonic_ns()
-        waiting = gateway.journal.has_pending
+        waiting, decided = gateway.journal.has_pending, len(self._events)
         try:
             gateway.commit(now)
-            if gateway.journal.has_pending:  # what a veto held back while it was leaving
-                gateway.commit(now)
         except JournalError:
             self._events.clear()  # never durable, so never told
             raise
+        try:
+            if gateway.journal.has_pending:  # what a veto held back while it was leaving
+                gateway.commit(now)
+        except JournalError as error:  # what was decided is durable, and has left: to deny it would be a lie
+            del self._events[decided:]
+            self._journal_failed(error)
         if waiting:
             self.commits.add((time.monotonic_ns() - began_ns) / 1000)
         if self._events:
@@ -174,6 +186,7 @@ class GatewayService:
     def halt(self, reason: str) -> None:
         """Refuse every new order until a person arms again. In the deciding thread."""
         gateway = self.gateway
+        self.halts += 1
         if gateway.state.halted and not gateway.state.reconciled:
             log.warning("still halted: %s", reason)
             return
@@ -227,9 +240,28 @@ class GatewayService:
         try:
             self.commit(read_now())
         except JournalError as error:
-            if not self._said:
-                self._said = True
-                log.critical("the journal failed: %s", error)
+            self._journal_failed(error)
+        except Exception as error:
+            self._escaped("what was decided could not be sent", error)
+
+    def _journal_failed(self, error: JournalError) -> None:
+        if not self._said:
+            self._said = True
+            log.critical("the journal failed: %s", error)
+
+    def _escaped(self, what: str, error: BaseException) -> None:
+        """An exception that nobody caught: nothing trades on behind it. Never raises."""
+        log.critical("%s", what, exc_info=error)
+        self.halts += 1
+        self.gateway.halt(f"{what}: {type(error).__name__}: {error}", read_now())
+
+    def _unhandled(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """Of the event loop: a callback or a task raised. One of a socket's end takes that socket's line down alone."""
+        error = context.get("exception")
+        if error is None or isinstance(error, OSError) or "transport" in context or "protocol" in context:
+            loop.default_exception_handler(context)
+        else:
+            self._escaped(str(context.get("message", "a callback raised")), error)
 
     def _hear(self, event: Event) -> None:
         """The core's listener: keep for later what is not durable yet."""
@@ -256,8 +288,11 @@ class GatewayService:
         gateway, now, inbox = self.gateway, read_now(), self._inbox
         for _ in range(len(inbox)):
             came = inbox.popleft()
-            if came.answer is not None:
-                self._follow(came, now)
+            try:
+                if came.answer is not None:
+                    self._follow(came, now)
+            except Exception as error:
+                self._escaped(f"what venue {came.venue} said could not be followed", error)
             if came.halt:
                 self.halt(came.halt)
             if came.well:
@@ -292,7 +327,8 @@ class GatewayService:
         """Reconcile once every session is well, where the gateway is halted; in paper trading, arm."""
         if any(session.not_well for session in self.sessions.values()) or not self.gateway.state.halted:
             return
-        if self._recovery is None or self._recovery.done():
+        self._again = self._recovery is not None and not self._recovery.done()
+        if not self._again:
             log.info("%s: reconciling", why)
             self._recovery = asyncio.get_running_loop().create_task(self._recovering(), name="recovery")
 
@@ -309,6 +345,10 @@ class GatewayService:
         except Exception as error:
             log.exception("recovery failed")
             self.halt(f"recovery failed: {type(error).__name__}: {error}")
+        finally:
+            again, self._again = self._again, False
+            if again and not self.stopping:
+                asyncio.get_running_loop().call_soon(self._recover, "a session came back meanwhile")
 
     async def _strategies_back(self) -> None:
         """Wait a little for the strategies that have orders: arming without them cancels what they left."""

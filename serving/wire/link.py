@@ -152,6 +152,17 @@ class ServerLine(_Line):
         loop = asyncio.get_running_loop()
         self._deadline = loop.call_later(HANDSHAKE_S, self._refuse, f"no hello within {HANDSHAKE_S:g} s")
 
+    def hold(self) -> None:
+        """Read nothing more until `go_on`: the other end is told to wait by its own full socket."""
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.pause_reading()
+
+    def go_on(self) -> None:
+        """Read again; the silence until now was not the other end's."""
+        self._heard = time.monotonic()
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.resume_reading()
+
     def _tick(self) -> None:
         if self.identity is not None:
             super()._tick()

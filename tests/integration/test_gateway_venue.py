@@ -356,6 +356,86 @@ def test_kill_over_a_venue_that_hangs_is_blocked_not_flushed(own_world):
         hold.set()
 
 
+def test_bug_in_following_the_venue_halts(world, monkeypatch):
+    order = order_of(world)
+
+    def bug(came, now):
+        raise KeyError("planted")
+
+    with monkeypatch.context() as planted:
+        planted.setattr(world.served.service, "_follow", bug)
+        world.venue.say("F", world.venue.state(order, "partially_filled", 1), last=(BID, 1))
+        world.halted("what venue SYN said could not be followed: KeyError")
+
+
+def test_bug_in_a_callback_of_the_deciding_thread_halts(world):
+    def bug():
+        raise KeyError("planted")
+
+    world.served.service.deciding.loop.call_soon_threadsafe(bug)
+    world.halted("KeyError: 'planted'")
+
+
+def test_book_that_was_compared_while_something_halted_is_not_reconciled(world, monkeypatch):
+    service = world.served.service
+    halts, drop_copy = [], service.reconciler._drop_copy
+
+    async def lost_meanwhile():
+        halts.append(1)
+        service.halt("a line is lost")
+        return await drop_copy()
+
+    with world.served.client() as client, monkeypatch.context() as planted:
+        planted.setattr(service.reconciler, "_drop_copy", lost_meanwhile)
+        found = client.post("/v1/reconcile", json={}).json()
+        assert not found["reconciled"] and "while the book was compared" in found["breaks"][0]
+        assert len(halts) == 3 and client.post("/v1/arm", json={}).status_code == 409
+    with world.served.client() as client:
+        assert client.post("/v1/reconcile", json={}).json() == {"reconciled": True, "breaks": []}
+
+
+def test_session_that_is_lost_while_the_book_is_compared_is_reconciled_again_and_armed(own_world):
+    service = own_world.served.service
+    rounds, drop_copy = [], service.reconciler._drop_copy
+
+    async def lost_meanwhile():
+        rounds.append(1)
+        if len(rounds) <= 3:
+            service.halt("a line is lost")
+            service._recover("the line is back")  # too early: what is being compared is too old
+        return await drop_copy()
+
+    service.reconciler._drop_copy = lost_meanwhile
+    own_world.served.do(service.halt, "planted")
+    own_world.served.do(service._recover, "the test")
+    until(lambda: not own_world.gateway.state.halted, "arming")
+    assert len(rounds) == 4
+
+
+def test_journal_that_fails_behind_what_has_left_is_no_denial_of_it(own_world, monkeypatch):
+    world, journal, transport = own_world, own_world.gateway.journal, own_world.served.service.transport
+    sync, last_line = journal._file.sync, transport._last_line
+
+    def fail_behind():
+        if any(b'"unsent"' in item for item in journal._pending):
+            raise OSError(28, "No space left on device")
+        sync()
+
+    def hold_back(session, message):
+        return "planted" if getattr(message, "order", None) and message.order.lots == 2 else last_line(session, message)
+
+    monkeypatch.setattr(journal._file, "sync", fail_behind)
+    monkeypatch.setattr(transport, "_last_line", hold_back)
+
+    async def go():
+        desk = await world.desk()
+        return await desk.ask(desk.order(price=BID, lots=1), desk.order(price=BID, lots=2))
+
+    assert all(isinstance(answer, Allowed) for answer in world.run(go()))  # the first one works at the venue
+    assert [order.lots for order in world.sent()] == [1] and "No space left" in world.gateway.broken
+    until(lambda: world.venue.of(CancelOrder), "cancels without the journal")
+
+
 def test_journal_that_fails_denies_cancels_and_says_so(own_world):
     world = own_world
     order_of(world)

@@ -63,6 +63,14 @@ def test_whoever_sends_orders_holds_no_scope_at_all(tmp_path, person):
         load_people(people_file(tmp_path, person), load_clients(clients))
 
 
+def test_strategy_is_of_one_account_since_its_heartbeat_is_one(tmp_path):
+    clients = [{"account": name, "strategies": ["S1"], "token_sha256": name * 64} for name in "ab"]
+    path = tmp_path / "clients.yaml"
+    path.write_text(yaml.safe_dump({"clients": clients}))
+    with pytest.raises(ConfigError, match="strategy S1 is of accounts a and b"):
+        load_clients(path)
+
+
 def test_one_person_is_never_two(tmp_path):
     twice = [{"subject": "CN=Ann,O=Risk", "scopes": ["risk"]}, {"subject": "o=risk,cn=ann", "scopes": ["risk"]}]
     with pytest.raises(ConfigError, match="stands twice"):

@@ -115,6 +115,55 @@ def test_group_that_the_disk_refused_is_denied_but_for_what_was_durable_before(m
         assert isinstance(answer, Denied) and answer.control == "journal" and answer.key == second.key
 
 
+def test_group_that_may_have_left_in_part_is_answered_with_nothing_and_halts(monkeypatch):
+    world = World()
+    monkeypatch.setattr(order_server, "read_now", world.clock)
+
+    def commit(now):
+        world.gateway.commit(now)
+        raise KeyError("a bug behind the wire")
+
+    server = server_of(world, commit, group_max=1)
+
+    async def go():
+        line, other = opened(server, Line()), opened(server, Line())
+        line.sent.clear()
+        server.requests(other, [world.order()])
+        server.requests(other, [world.order()])
+        await settle()
+        return other
+
+    line = asyncio.run(go())
+    assert not line.sent and line.closed == "the gateway failed"
+    assert "a bug behind the wire" in world.gateway.state.halted
+    assert not server._inbox and len(world.venue.news()) == 1  # the second met the halt, and both were decided
+
+
+def test_lines_that_bring_more_than_can_be_decided_are_not_read_until_half_of_it_is(monkeypatch):
+    world = World()
+    monkeypatch.setattr(order_server, "read_now", world.clock)
+    monkeypatch.setattr(order_server, "INBOX_MAX", 8)
+    server = server_of(world, group_max=4)
+    steps = []
+
+    class Held(Line):
+        def hold(self):
+            steps.append(("hold", len(server._inbox)))
+
+        def go_on(self):
+            steps.append(("go on", len(server._inbox)))
+
+    async def go():
+        line = opened(server, Held())
+        server.requests(line, [world.order() for _ in range(9)])
+        server.requests(line, [world.order() for _ in range(3)])
+        await settle()
+        return line
+
+    line = asyncio.run(go())
+    assert steps == [("hold", 9), ("go on", 4)] and len(line.sent) == 12
+
+
 def test_line_that_comes_again_hears_all_in_order_however_slowly_it_reads(monkeypatch):
     world = World()
     monkeypatch.setattr(order_server, "read_now", world.clock)
