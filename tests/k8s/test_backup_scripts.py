@@ -4,11 +4,13 @@ import hashlib
 import importlib.util
 import json
 import sqlite3
+import subprocess
 import tarfile
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from manifests import K8S
+from sqlalchemy.exc import OperationalError
 
 SCRIPTS = K8S / "overlays" / "production" / "scripts"
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
@@ -168,3 +170,26 @@ def test_dump_and_restore_name_the_same_databases():
 
     assert named(SCRIPTS / "dump.sh") == named(SCRIPTS / "restore.sh")
     assert len(named(SCRIPTS / "dump.sh")) == 4
+
+
+@pytest.mark.parametrize("name", ["dump", "restore"])
+def test_database_scripts_when_an_address_asks_for_tls_in_asyncpgs_words_then_ask_in_libpqs(name, tmp_path):
+    for program in ("pg_dump", "pg_restore"):
+        script = 'echo "$@" >>"$LOG"\nfor a in "$@"; do case $a in --file=*) : >"${a#*=}";; esac; done\n'
+        (tmp_path / program).write_text(f"#!/bin/sh\n{script}")
+        (tmp_path / program).chmod(0o755)
+    address = "postgresql+asyncpg://u:p@host:5432/d?ssl=verify-full"
+    variables = {key: address for key in ("PREFECT_URL", "MLFLOW_URL", "MLFLOW_AUTH_URL", "FEAST_URL")}
+    environment = {**variables, "PATH": f"{tmp_path}:/usr/bin:/bin", "LOG": str(tmp_path / "log")}
+    subprocess.run(["bash", SCRIPTS / f"{name}.sh", tmp_path], env=environment, check=True, capture_output=True)
+    asked = (tmp_path / "log").read_text()
+    assert asked.count("--dbname=postgresql://u:p@host:5432/d?sslmode=verify-full") == 4
+
+
+def test_schema_when_its_address_asks_for_tls_in_asyncpgs_words_then_libpq_understands_it():
+    path = K8S / "base" / "platform" / "scripts" / "wait_for_schema.py"
+    spec = importlib.util.spec_from_file_location("wait_for_schema", path)
+    waiting = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(waiting)
+    with pytest.raises(OperationalError):  # nobody is there; an unknown option would be a ProgrammingError
+        waiting.revisions("postgresql+asyncpg://u:p@127.0.0.1:1/d?ssl=verify-full")

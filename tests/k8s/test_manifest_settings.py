@@ -191,3 +191,21 @@ def test_order_line_is_one_that_the_gateway_knows(documents, tmp_path):
         account = accounts[client.account]
         assert client.strategies == {account["strategy"], account["fallback_strategy"]}
         assert client.subject == "commonName=parents"
+
+
+def test_production_when_a_container_has_the_address_of_a_database_then_checks_its_certificate():
+    asking = 0
+    for pod in pods(overlay("production")):
+        secrets = {item["name"]: item["secret"] for item in pod.spec.get("volumes", []) if "secret" in item}
+        for container in pod.containers:
+            env = {item["name"]: item for item in container.get("env", [])}
+            named = {item.get("valueFrom", {}).get("secretKeyRef", {}).get("name") for item in env.values()}
+            if not named & {"prefect-database", "mlflow-database", "feast"}:
+                continue
+            asking += 1
+            where = f"{pod.where}: {container['name']}"
+            assert env["PGSSLMODE"]["value"] == "verify-full", where
+            mounts = {item["mountPath"]: item["name"] for item in container["volumeMounts"]}
+            folder, _, file = env["PGSSLROOTCERT"]["value"].rpartition("/")
+            assert (secrets[mounts[folder]]["secretName"], file) == ("database-authority", "ca.crt"), where
+    assert asking == 12

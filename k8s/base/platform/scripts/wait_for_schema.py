@@ -41,7 +41,9 @@ def revisions(url: str) -> set[str]:
     parsed = make_url(url)
     if parsed.get_backend_name() == "postgresql":
         driver = next(name for name in SYNCHRONOUS if find_spec(name))
-        parsed = parsed.set(drivername=f"postgresql+{driver}")
+        # asyncpg's name for it is `ssl`, libpq's is `sslmode`
+        query = {"sslmode" if name == "ssl" else name: value for name, value in parsed.query.items()}
+        parsed = parsed.set(drivername=f"postgresql+{driver}", query=query)
     engine = create_engine(parsed)
     try:
         with engine.connect() as connection:

@@ -4,7 +4,7 @@
 set -euo pipefail
 
 dump() {
-  local url=$2
+  local url=${2/[?]ssl=/?sslmode=} # asyncpg's name of it
   pg_dump --format=custom --compress=6 --lock-wait-timeout=60s --file="$folder/$1.dump" --dbname="postgresql://${url#*://}"
   pg_restore --list "$folder/$1.dump" >/dev/null # a dump that cannot be listed is none
   echo "$1: $(stat -c %s "$folder/$1.dump") bytes"

@@ -4,7 +4,7 @@
 set -euo pipefail
 
 restore() {
-  local url=$2
+  local url=${2/[?]ssl=/?sslmode=} # asyncpg's name of it
   pg_restore --clean --if-exists --no-owner --no-privileges --single-transaction --exit-on-error \
     --dbname="postgresql://${url#*://}" "$folder/$1.dump"
   echo "$1: restored"
