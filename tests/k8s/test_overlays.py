@@ -8,7 +8,23 @@ import kubernetes_validate
 import pytest
 import yaml
 from fake_kinds import ray_schema
-from manifests import K8S, OVERLAYS, build, everything, name_of, of_kind, overlay, pods, ray_job, walk
+from manifests import (
+    K8S,
+    OVERLAYS,
+    build,
+    everything,
+    name_of,
+    of_kind,
+    overlay,
+    pods,
+    ray_job,
+    setup_environment,
+    walk,
+)
+from policy_values import quantity
+
+from flows.deployments import for_cluster, read_deployments
+from flows.kube.setup import SetupSettings
 
 KUBERNETES = "1.36"
 CUSTOM: set[str] = {"ServiceMonitor", "PrometheusRule"}
@@ -118,3 +134,21 @@ def test_everything_particular_to_a_site_is_put_in_from_one_file():
     texts = [value for document in documents for _, value in walk(document) if isinstance(value, str)]
     assert [value for value in values if not any(value in text for text in texts if "\n" not in text)] == []
     assert "site" not in {document["metadata"]["name"] for document in of_kind(documents, "ConfigMap")}
+
+
+def test_local_overlay_fits_on_the_node_that_the_deploy_page_asks_for_with_a_night_at_work():
+    documents = overlay("local")
+    settings = SetupSettings(**setup_environment(documents))
+    fitted = for_cluster(read_deployments(), settings.max_cpu, settings.max_memory, settings.gpus)
+    sizes = {item["name"]: item["work_pool"]["job_variables"] for item in fitted["deployments"]}
+    for resource, node, others in (("cpu", 4, 1), ("memory", 12 * 2**30, 512 * 2**20)):  # others: kube-system's pods
+        steady = sum(
+            document["spec"].get("replicas", 1) * quantity(container["resources"]["requests"][resource])
+            for document in of_kind(documents, "Deployment", "StatefulSet")
+            for (pod,) in [pods([document])]
+            for container in pod.containers
+            if container in pod.spec["containers"] or container.get("restartPolicy") == "Always"
+        )
+        stage = max(quantity(size[resource]) for name, size in sizes.items() if name != "nightly")
+        asked = steady + others + quantity(sizes["nightly"][resource]) + stage
+        assert asked <= node, f"{resource}: {asked} of {node}, {steady} of it before any flow"
