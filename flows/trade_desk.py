@@ -31,6 +31,8 @@ class Desk:
     parents_url: str
     parents_token: str
     gateway_metrics: str
+    gateway_admin: str
+    gateway_token: str  # of one who may only look
     parents_folder: Path
     gateway_folder: Path
 
@@ -88,20 +90,24 @@ def start_desk(team: Team, day: TradeDay, params: TradeParams) -> Desk:
         parents_url=f"http://127.0.0.1:{parents['http']}",
         parents_token=tokens["parents"],
         gateway_metrics=f"http://127.0.0.1:{gateway['metrics']}",
+        gateway_admin=f"http://127.0.0.1:{gateway['admin']}",
+        gateway_token=files.admin_tokens["mon"],
         parents_folder=folder / "parents",
         gateway_folder=folder / "gateway" / "state",
     )
 
 
 def why_not_ready(desk: Desk) -> str:
-    """Why the gateway takes no orders yet, "" where it does."""
+    """Why the gateway takes no orders yet, "" where it is armed: its probe is well while it is halted too."""
+    headers = {"Authorization": f"Bearer {desk.gateway_token}"}
     try:
-        with urllib.request.urlopen(f"{desk.gateway_metrics}/readyz", timeout=2.0):
-            return ""
-    except urllib.error.HTTPError as error:
-        return error.read(500).decode(errors="replace").strip()
-    except (urllib.error.URLError, OSError) as error:
+        with urllib.request.urlopen(
+            urllib.request.Request(f"{desk.gateway_admin}/v1/state", headers=headers), timeout=2.0
+        ) as answer:
+            state = json.load(answer)
+    except (urllib.error.URLError, OSError, ValueError) as error:
         return str(error)
+    return "" if state["armed"] else str(state["broken"] or f"halted: {state['halted']}")
 
 
 def denials(desk: Desk) -> int:

@@ -41,6 +41,7 @@ class AdminServer:
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             self._socket.bind((host, port))
+            self._socket.listen(128)  # whoever read of the port is not turned away while the server starts
         except OSError:
             self._socket.close()
             raise
@@ -67,6 +68,11 @@ class AdminServer:
     def is_up(self) -> bool:
         """Whether it serves."""
         return self._thread.is_alive() and self._server.started
+
+    @property
+    def has_ended(self) -> bool:
+        """It served, and does no more."""
+        return self._thread.ident is not None and not self._thread.is_alive()
 
     def _run(self) -> None:
         try:

@@ -3,6 +3,7 @@
 import logging
 import threading
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from serving.gateway import events as e
@@ -27,6 +28,7 @@ class Alerting:
 
     def __init__(self, service: "GatewayService", alerts: Alerts) -> None:
         self._service, self._alerts = service, alerts
+        self.admin_ended: Callable[[], bool] = lambda: False
         self._true: set[str] = set()
         self._denied: dict[tuple[str, str], tuple[float, int]] = {}
         self._limits = 0.0
@@ -77,6 +79,8 @@ class Alerting:
             wrong["broken"] = gateway.broken
         if gateway.disk_full:
             wrong["disk"] = gateway.disk_full
+        if self.admin_ended():
+            wrong["admin"] = "the admin plane has ended: `gateway kill` on the machine is the only command left"
         if stuck := service.pulse.why_not():
             wrong["stuck"] = stuck
         for name, session in service.sessions.items():

@@ -32,6 +32,7 @@ class GatewayProcess:
         registry.register(GatewayCollector(service, self.seen, self.alerts))
         self.admin_app = create_app(service, self.seen)
         self.admin = AdminServer(self.admin_app, settings.admin_host, settings.admin_port, settings.tls())
+        self.alerting.admin_ended = lambda: self.admin.has_ended
         self.metrics = MetricsServer(
             registry, Probes(live=service.pulse.why_not, ready=self._ready), settings.metrics_host,
             settings.metrics_port,

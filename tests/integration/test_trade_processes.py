@@ -6,7 +6,9 @@ import time
 
 import psutil
 import pytest
+from gateway_served import Served
 
+from flows.trade_desk import Desk, why_not_ready
 from flows.trade_processes import ProcessFailedError, Team, free_ports
 
 READY = "import pathlib, sys, time; pathlib.Path(sys.argv[1]).write_text('{\"http\": 7}'); time.sleep(600)"
@@ -110,3 +112,15 @@ def test_team_when_whoever_started_it_is_killed_then_its_processes_end_too(scrip
 
 def test_free_ports_then_are_different():
     assert len(set(free_ports(20))) == 20
+
+
+def test_gateway_that_serves_and_is_halted_is_not_ready_to_trade(tmp_path):
+    with Served(tmp_path, limits=True) as served:
+        token = served.files.admin_tokens["mon"]
+        desk = Desk("", "", "", "", served.base, token, tmp_path, tmp_path)
+        assert why_not_ready(desk).startswith("halted: ")
+        served.gateway.state.halted = ""
+        assert why_not_ready(desk) == ""
+        served.gateway.broken = "planted"
+        assert why_not_ready(desk) == "planted"
+    assert why_not_ready(desk)

@@ -72,6 +72,12 @@ def test_condition_is_told_when_it_comes_and_when_it_goes(world):
     assert world.heard.said[-1] == ("info", "session", "session SIM is well again")
 
 
+def test_end_of_the_admin_plane_is_told(world):
+    world.alerting.admin_ended = lambda: True
+    world.alerting.look()
+    assert [item[:2] for item in world.heard.said] == [("critical", "admin")]
+
+
 def test_limit_that_is_nearly_used_is_told(world):
     from gateway_world import limits_of
 
