@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+import uvloop
 from certificates import Authority
 
 from serving.contracts.decisions import Allowed
@@ -190,3 +191,42 @@ def test_directory_refuses_shared_secrets():
     twin = Principal("other", frozenset({"x"}), token_sha256=hash_token(TOKEN))
     with pytest.raises(ValueError, match="share a token_sha256"):
         Directory([*PRINCIPALS, twin])
+
+
+@pytest.mark.parametrize("runs", [asyncio.run, uvloop.run])
+@pytest.mark.parametrize("encrypted", [False, True])
+def test_line_that_is_held_is_read_again_when_it_goes_on_and_loses_nothing(runs, encrypted, tmp_path):
+    held = []
+
+    class Holding(Port):
+        def requests(self, line, requests):
+            super().requests(line, requests)
+            if not held:
+                line.hold()
+            held.append(line)
+
+    async def whole():
+        port, tls, mine, hello = Holding(), None, None, HELLO
+        if encrypted:
+            authority = Authority(tmp_path)
+            tls = server_tls(*authority.issue("gateway"), authority.certificate)
+            mine = client_tls(*authority.issue("ems"), authority.certificate)
+            hello = Hello(account="main", strategies=("ppo",))
+        strategy = hello.strategies[0]
+        async with await link.serve(port, Directory(PRINCIPALS), "127.0.0.1", 0, tls) as server:
+            desk = Desk()
+            line = await link.connect(desk, hello, "127.0.0.1", server.sockets[0].getsockname()[1], mine)
+            line.send(request("k0", strategy))
+            async with asyncio.timeout(10):
+                await until(lambda: desk.decisions == ["k0"])
+            for number in range(1, 4):
+                line.send(request(f"k{number}", strategy))
+            await asyncio.sleep(0.2)
+            assert desk.decisions == ["k0"]
+            held[0].go_on()
+            async with asyncio.timeout(10):
+                await until(lambda: desk.decisions == ["k0", "k1", "k2", "k3"])
+            line.close("done")
+            held[0].go_on()  # of a line that has ended: nothing
+
+    runs(whole())
