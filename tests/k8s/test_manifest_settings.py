@@ -208,4 +208,17 @@ def test_production_when_a_container_has_the_address_of_a_database_then_checks_i
             mounts = {item["mountPath"]: item["name"] for item in container["volumeMounts"]}
             folder, _, file = env["PGSSLROOTCERT"]["value"].rpartition("/")
             assert (secrets[mounts[folder]]["secretName"], file) == ("database-authority", "ca.crt"), where
-    assert asking == 12
+    assert asking == 13
+
+
+def test_production_restores_by_the_scripts_that_its_backup_uses_and_only_when_asked():
+    jobs = {item["metadata"]["name"]: item["spec"] for item in of_kind(overlay("production"), "CronJob")}
+    assert jobs["restore-postgres"]["suspend"] is True and "suspend" not in jobs["backup-postgres"]
+    found = {name: jobs[name]["jobTemplate"]["spec"]["template"]["spec"] for name in jobs}
+    back, forth = found["restore-postgres"], found["backup-postgres"]
+    fetch, restore = back["initContainers"][0], back["containers"][0]
+    dump, store = forth["initContainers"][0], forth["containers"][0]
+    assert fetch["command"] == ["python", "/scripts/store.py", "get", store["command"][-1], "latest", "/backup/dumps"]
+    assert restore["command"] == ["bash", "/scripts/restore.sh", "/backup/dumps"]
+    for one, other in ((fetch, store), (restore, dump)):
+        assert (one["image"], one["env"]) == (other["image"], other["env"])

@@ -77,6 +77,7 @@ def _out(components: str, cidr: str, *ports: int) -> set[Block]:
 
 _DATABASE_CLIENTS = (
     "prefect-server prefect-services mlflow feature-server migrate-prefect migrate-mlflow feast-apply backup-postgres"
+    " restore-postgres"
 )
 _API_CALLERS = "worker worker-promote flow-cpu flow-gpu sweeper"
 _PRIVATE_API = {block for cidr in PRIVATE for block in _out(_API_CALLERS, cidr, 443, 6443, 8443)}
@@ -88,7 +89,7 @@ BLOCKS: Mapping[str, set[Block]] = {
         | _out("backup-journals", SITE["apiserver-cidr"], 443, 6443)
         | _out(_DATABASE_CLIENTS, SITE["postgres-cidr"], 5432)
         | _out("prefect-server prefect-services feature-server feast-apply flow-cpu", SITE["redis-cidr"], 6380)
-        | _out("mlflow backup-postgres backup-registry", SITE["s3-cidr"], 443)
+        | _out("mlflow backup-postgres restore-postgres backup-registry", SITE["s3-cidr"], 443)
         | _out("gateway", SITE["venue-cidr"], FIX_PORT, 9881)
         | _out("parents", SITE["venue-cidr"], 9881)
         | _out("gateway", SITE["alerts-cidr"], 443)
