@@ -5,6 +5,7 @@ import os
 
 import pytest
 from manifests import OVERLAYS, everything, of_kind, overlay, pods
+from traffic import SITE
 
 from feature_repo.server import FeatureServerSettings
 from feature_repo.ticks.instruments import load_instruments
@@ -222,3 +223,14 @@ def test_production_restores_by_the_scripts_that_its_backup_uses_and_only_when_a
     assert restore["command"] == ["bash", "/scripts/restore.sh", "/backup/dumps"]
     for one, other in ((fetch, store), (restore, dump)):
         assert (one["image"], one["env"]) == (other["image"], other["env"])
+
+
+def test_production_when_something_is_wrong_then_each_serving_process_posts_it_where_the_site_says(monkeypatch):
+    documents = overlay("production")
+    addresses = set()
+    for (component, name), (kind, _) in PROCESSES.items():
+        if component == name and component in ("gateway", "decide", "parents"):
+            pod = next(pod for pod in pods(documents) if pod.component == component)
+            container = next(item for item in pod.containers if item["name"] == name)
+            addresses.add(load(monkeypatch, kind, plain(documents, pod, container)).alert_url)
+    assert addresses == {SITE["alerts-url"]}

@@ -92,7 +92,7 @@ BLOCKS: Mapping[str, set[Block]] = {
         | _out("mlflow backup-postgres restore-postgres backup-registry", SITE["s3-cidr"], 443)
         | _out("gateway", SITE["venue-cidr"], FIX_PORT, 9881)
         | _out("parents", SITE["venue-cidr"], 9881)
-        | _out("gateway", SITE["alerts-cidr"], 443)
+        | _out("gateway decide parents", SITE["alerts-cidr"], 443)
         | {("in", "gateway", SITE["operators-cidr"], ADMIN_PORT)}
         | {("in", "parents", SITE["oms-cidr"], port) for port in (9850, 9851)}
     ),
