@@ -113,7 +113,9 @@ class GatewayLine:
             except TimeoutError:
                 oldest = min(self._waiting.values(), default=loop.time())
                 if loop.time() - oldest > UNANSWERED_S:
-                    self._close(f"a request is unanswered for {UNANSWERED_S:g} s")
+                    self._waiting.clear()
+                    if self._line is not None:  # its end must come before the next line's beginning
+                        self._line.cut(f"a request is unanswered for {UNANSWERED_S:g} s")
 
     def _close(self, reason: str) -> None:
         self._waiting.clear()

@@ -82,7 +82,7 @@ class _Line(asyncio.Protocol):
         assert self._transport is not None
         self._transport.write(b"".join(map(encode_message, messages)))
         if self._transport.get_write_buffer_size() > UNREAD_MAX:
-            self.close(f"more than {UNREAD_MAX} bytes lie unread")
+            self.cut(f"more than {UNREAD_MAX} bytes lie unread")
 
     def close(self, reason: str) -> None:
         """Take the line down; `reason` is kept where it is the first."""
@@ -91,6 +91,12 @@ class _Line(asyncio.Protocol):
             self._timer.cancel()
         if self._transport is not None:
             self._transport.close()
+
+    def cut(self, reason: str) -> None:
+        """As `close`, of a line whose other end takes nothing: what lies unread would hold up its end for minutes."""
+        self.close(reason)
+        if self._transport is not None:
+            self._transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by its class
@@ -118,7 +124,7 @@ class _Line(asyncio.Protocol):
     def _watch(self) -> None:
         silent_s = time.monotonic() - self._heard
         if silent_s > self._silence_s:
-            self.close(f"silent for {silent_s:.1f} s, limit {self._silence_s:g}")
+            self.cut(f"silent for {silent_s:.1f} s, limit {self._silence_s:g}")
             return
         self._tick()
         self._timer = asyncio.get_running_loop().call_later(self._silence_s / 3, self._watch)

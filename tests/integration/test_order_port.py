@@ -1,6 +1,7 @@
 """The framed order connection over loopback sockets: who gets in, what ends a line."""
 
 import asyncio
+import socket
 
 import pytest
 import uvloop
@@ -146,6 +147,32 @@ def test_silent_line_is_taken_down(monkeypatch):
             writer.close()
 
     assert "silent for" in run(scene)[-1][1]
+
+
+@pytest.mark.parametrize("runs", [asyncio.run, uvloop.run])
+def test_line_whose_other_end_reads_nothing_ends_at_once_though_much_lies_unsent(runs):
+    lines = []
+
+    class Keeping(Port):
+        def opened(self, line, identity):
+            super().opened(line, identity)
+            lines.append(line)
+
+    async def whole():
+        port = Keeping()
+        async with await link.serve(port, Directory(PRINCIPALS), "127.0.0.1", 0) as server:
+            with socket.create_connection(("127.0.0.1", server.sockets[0].getsockname()[1])) as deaf:
+                deaf.sendall(encode_message(HELLO))
+                async with asyncio.timeout(10):
+                    await until(lambda: lines)
+                    many = [Allowed(key="k" * 64, order_id=1, algorithm="a", trader="t")] * 1_000
+                    while lines[0].is_up:
+                        lines[0].send(*many)
+                        await asyncio.sleep(0)
+                    await until(lambda: port.heard[-1][0] == "closed")
+        return port.heard[-1]
+
+    assert runs(whole()) == ("closed", f"more than {link.UNREAD_MAX} bytes lie unread")
 
 
 def test_certificate_says_who_it_is_and_tokens_do_not_count_beside_it(tmp_path):
