@@ -157,7 +157,7 @@ BROKEN = {
     "settings elsewhere": ("volumes", "settings gateway-config", lambda w: w.drop("ConfigMap/shortfall-serving/gateway-config")),
     "mount of nothing": ("volumes", "no volume", lambda w: w.pod(GATEWAY)["volumes"].pop()),
     "volume of nobody": ("volumes", "not mounted", lambda w: w.container(GATEWAY)["volumeMounts"].pop()),
-    "secret's key": ("volumes", "no key", lambda w: merge(w.pod("Deployment/shortfall-platform/mlflow")["volumes"][-1]["secret"]["items"][0], key="auth.ini")),
+    "secret's key": ("volumes", "no key", lambda w: merge(next(v["secret"]["items"][0] for v in w.pod("Deployment/shortfall-platform/mlflow")["volumes"] if "items" in v.get("secret", {})), key="auth.ini")),
     "variable's secret": ("environment", "is not in", lambda w: merge(w.container(SETUP)["env"][2]["valueFrom"]["secretKeyRef"], name="prefect")),
     "variable's key": ("environment", "no key", lambda w: merge(w.container(SETUP)["env"][2]["valueFrom"]["secretKeyRef"], key="password2")),
     "settings of all": ("environment", "flow-settings is not", lambda w: w.drop("ConfigMap/shortfall-flows/flow-settings")),
