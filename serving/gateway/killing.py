@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 SOCKET = "kill.sock"
 LINE_MAX = 4_096
 READ_S = 5.0
+RETRY_S = 0.1
 REASON_MAX = 500
 BLOCK_S = 2.0
 """Wait this long for the deciding thread; without it the scope is blocked all the same, and not persisted yet."""
@@ -44,6 +45,7 @@ class Killer:
         self._folder = service.settings.folder
         self._socket: socket.socket | None = None
         self._thread: threading.Thread | None = None
+        self._stopped = threading.Event()
 
     def kill(self, scope: str, name: str, by: str, reason: str) -> KillAnswer:
         """Stop a scope and say how far that is known to have gone. Raises ValueError where the scope is none."""
@@ -115,6 +117,7 @@ class Killer:
 
     def stop(self) -> None:
         """Close the socket."""
+        self._stopped.set()
         if self._socket is not None:
             self._socket.shutdown(socket.SHUT_RDWR)
             self._socket.close()
@@ -125,9 +128,16 @@ class Killer:
         while True:
             try:
                 connection, _ = self._socket.accept()
-            except OSError:
-                return
-            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+            except OSError as error:
+                if self._stopped.is_set():
+                    return
+                log.error("the kill socket could not take a connection: %s", error)  # no file left, say: it passes
+                self._stopped.wait(RETRY_S)
+                continue
+            try:
+                threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+            except RuntimeError:  # no thread left: one after the other then
+                self._serve(connection)
 
     def _serve(self, connection: socket.socket) -> None:
         with connection:

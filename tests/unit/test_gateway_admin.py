@@ -1,11 +1,15 @@
 """The admin plane: who may do what, two people where two are needed, and no other way in."""
 
 import json
+from threading import Thread
 
 import httpx
 import pytest
 import yaml
 from gateway_served import Served
+
+from serving.gateway import killing
+from serving.gateway.killing import kill_locally
 
 COMMANDS = {
     "/v1/kill": ("kill", {"scope": "strategy", "name": "nobody"}),
@@ -244,3 +248,33 @@ def test_views_answer_while_the_deciding_thread_is_stuck_and_commands_say_so(ser
     served.do(lambda: None)
     assert served.gateway.state.nodes["venue", "SYN"].killed  # in its turn
     assert served.service.transport.blocks.why_not(("SYN", "main", "policy", "SYN1")) is None
+
+
+def test_local_kill_works_again_once_there_are_files_and_without_threads(served, monkeypatch):
+    killer, folder = served.service.killer, served.settings.folder
+
+    class Flaky:
+        def __init__(self, real):
+            self.real, self.fails = real, 3
+
+        def accept(self):
+            self.fails -= 1
+            if self.fails >= 0:
+                raise OSError(24, "Too many open files")
+            return self.real.accept()
+
+    def no_thread(*, target, **more):
+        if target == killer._serve:
+            raise RuntimeError("can't start new thread")
+        return Thread(target=target, **more)
+
+    real = killer._socket
+    with monkeypatch.context() as planted:
+        planted.setattr(killing, "RETRY_S", 0.01)
+        planted.setattr(killer, "_socket", flaky := Flaky(real))
+        for _ in range(2):  # the first one is taken by the call that waited before
+            assert kill_locally(folder, "strategy", "nobody", "test", 10)["message"].startswith("blocked")
+        assert flaky.fails < 0
+        planted.setattr(killing.threading, "Thread", no_thread)
+        assert kill_locally(folder, "strategy", "nobody", "test", 10)["message"].startswith("blocked")
+    assert kill_locally(folder, "strategy", "nobody", "test", 10)["message"].startswith("blocked")
