@@ -31,6 +31,8 @@ from serving.wire.feed_socket import FeedClient
 from serving.wire.feed_state import Event, Follower
 
 POLL_S = 0.5
+WINDOWS_S = 1.1
+"""A gateway's message windows are full for a second after its start; a day in lockstep passes faster than that."""
 READY_S = 60.0
 LEAD_NS = 30_000_000_000
 """Pace real: a parent that arrives sooner than this after all is up is left out."""
@@ -161,6 +163,7 @@ async def _until_ready(team: Team, desk: Desk) -> None:
         if time.monotonic() > deadline:
             raise ShortfallError(f"the gateway takes no orders after {READY_S:g} s: {why}")
         await asyncio.sleep(0.1)
+    await asyncio.sleep(WINDOWS_S)
 
 
 async def _submit(http: aiohttp.ClientSession, day: TradeDay, row: np.void, index: int) -> None:

@@ -2,8 +2,10 @@
 
 import asyncio
 import logging
+import signal
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 
 from pydantic import ValidationError
 from pydantic_settings import CliApp, SettingsError
@@ -34,7 +36,13 @@ def run(settings: VenueSettings) -> None:
     from training.market.venue.service import VenueService
 
     async def serve() -> None:
-        await VenueService(settings, listings).run()
+        try:
+            await VenueService(settings, listings).run()
+        finally:
+            # It ends: with the default that the loop gives back, a signal that comes now would look like a failure.
+            asyncio.get_running_loop().remove_signal_handler(signal.SIGTERM)
+            with suppress(ValueError):  # not in the main thread
+                signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
     listings = load(settings)
     asyncio.run(serve())
