@@ -10,15 +10,14 @@ copied before stays until all of the new is there.
 import logging
 import os
 import signal
-import sys
 import tempfile
 import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
-from pydantic import Field, ValidationError
-from pydantic_settings import BaseSettings, CliApp, SettingsConfigDict, SettingsError
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from feature_repo.errors import InputError, ShortfallError
 from serving.contracts.bundle import MAX_FILE_BYTES, bundle_sha256, read_content
@@ -209,25 +208,16 @@ def follow(settings: MirrorSettings, stop: threading.Event) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit code 0 when told to stop, 2 for bad settings, 1 for a single copy that failed."""
+    from serving.observe.entry import run_process
     from serving.observe.logs import configure
 
     configure("mirror")
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    try:
-        settings = CliApp.run(
-            MirrorSettings, list(sys.argv[1:] if arguments is None else arguments), cli_exit_on_error=False
-        )
-        follow(settings, stop)
-    except (ValidationError, InputError, SettingsError) as error:
-        first = error.errors()[0] if isinstance(error, ValidationError) else None
-        print(f"error: {first['loc'][0] if first else ''} {first['msg'] if first else error}", file=sys.stderr)
-        return 2
-    except (ShortfallError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return run_process(
+        MirrorSettings, arguments, lambda settings: follow(settings, stop), (InputError,), (ShortfallError, OSError)
+    )
 
 
 if __name__ == "__main__":

@@ -1,14 +1,11 @@
 """`python -m serving.decide`: policy inference, by settings from SHORTFALL_DECIDE_* and the command line."""
 
 import asyncio
-import sys
 from collections.abc import Sequence
-
-from pydantic import ValidationError
-from pydantic_settings import CliApp, SettingsError
 
 from feature_repo.errors import InputError, ShortfallError
 from serving.decide.settings import DecideSettings
+from serving.observe.entry import run_process
 from serving.observe.logs import configure
 
 
@@ -28,23 +25,9 @@ def run(settings: DecideSettings) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit code 0 after a signal, 2 for bad settings, 1 for what failed; one line says what."""
     configure("decide")
-    try:
-        settings = CliApp.run(
-            DecideSettings, list(sys.argv[1:] if arguments is None else arguments), cli_exit_on_error=False
-        )
-        run(settings)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "settings"
-        print(f"error: {where}: {first['msg']}", file=sys.stderr)
-        return 2
-    except (InputError, SettingsError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except (OSError, RuntimeError, ShortfallError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return run_process(
+        DecideSettings, arguments, run, (InputError,), (OSError, RuntimeError, ShortfallError, ValueError)
+    )
 
 
 if __name__ == "__main__":

@@ -10,15 +10,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from pydantic import ValidationError
-from pydantic_settings import CliApp, SettingsError
-
 from serving.gateway.config import ConfigError
 from serving.gateway.disk import LockedError
 from serving.gateway.journal import JournalError
 from serving.gateway.limits import SCOPES, LimitsError
 from serving.gateway.records import CorruptError
 from serving.gateway.settings import GatewaySettings
+from serving.observe.entry import run_process
 from serving.observe.logs import configure
 
 
@@ -45,20 +43,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return audit(words[1:])
     configure("gateway")
     logging.getLogger("asyncio").setLevel(logging.WARNING)
-    try:
-        run(CliApp.run(GatewaySettings, words[1:] if words[:1] == ["run"] else words, cli_exit_on_error=False))
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "settings"
-        print(f"error: {where}: {first['msg']}", file=sys.stderr)
-        return 2
-    except (ConfigError, LimitsError, SettingsError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except (LockedError, CorruptError, JournalError, OSError, RuntimeError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    failed = (LockedError, CorruptError, JournalError, OSError, RuntimeError, ValueError)
+    own = words[1:] if words[:1] == ["run"] else words
+    return run_process(GatewaySettings, own, run, (ConfigError, LimitsError), failed)
 
 
 def _kill(words: list[str]) -> int:

@@ -3,14 +3,11 @@
 import asyncio
 import logging
 import signal
-import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
-from pydantic import ValidationError
-from pydantic_settings import CliApp, SettingsError
-
 from feature_repo.errors import InputError, ShortfallError
+from serving.observe.entry import run_process
 from training.market.venue.days import Listing, depth_listings, silver_listings, synthetic_listings
 from training.market.venue.settings import VenueSettings
 
@@ -51,23 +48,13 @@ def run(settings: VenueSettings) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit code 0 for a day that ended or a signal, 2 for bad settings, 1 for what failed; one line says what."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    try:
-        settings = CliApp.run(
-            VenueSettings, list(sys.argv[1:] if arguments is None else arguments), cli_exit_on_error=False
-        )
-        run(settings)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "settings"
-        print(f"error: {where}: {first['msg']}", file=sys.stderr)
-        return 2
-    except (InputError, SettingsError, FileExistsError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except (OSError, RuntimeError, ShortfallError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return run_process(
+        VenueSettings,
+        arguments,
+        run,
+        (InputError, FileExistsError),
+        (OSError, RuntimeError, ShortfallError, ValueError),
+    )
 
 
 if __name__ == "__main__":
