@@ -124,80 +124,53 @@ def add_commands(app: FastAPI, service: "GatewayService") -> None:
     async def arm_(asked: Nothing, who: Armer) -> dict[str, Any]:
         """Let new orders through; the book must be reconciled."""
 
-        def run() -> None:
-            arm(gateway, who.subject, read_now())
-            service.try_commit()
-
         log_it("arm", who)
-        await in_turn(service, run)
+        await apply(service, arm, who.subject)
         return {"armed": True}
 
     @app.post("/v1/rearm")
     async def rearm_(asked: Place, who: Armer) -> dict[str, Any]:
         """Lift a kill; nothing of its scope may be open, and the book must have been reconciled since."""
 
-        def run() -> None:
-            rearm(gateway, asked.scope, asked.name, who.subject, read_now())
-            service.try_commit()
-
         log_it("rearm", who, scope=asked.scope, scope_name=asked.name)
-        await in_turn(service, run)
+        await apply(service, rearm, asked.scope, asked.name, who.subject)
         return {"rearmed": True}
 
     @app.post("/v1/liquidate")
     async def liquidate(asked: Place, who: RiskOfficer) -> dict[str, Any]:
         """Order a killed scope to be liquidated; the second person's order lets reduce-only orders through."""
 
-        def run() -> bool:
-            holds = order_liquidation(gateway, asked.scope, asked.name, who.subject, read_now())
-            service.try_commit()
-            return holds
-
         log_it("liquidate", who, scope=asked.scope, scope_name=asked.name)
-        return {"liquidating": await in_turn(service, run)}
+        return {"liquidating": await apply(service, order_liquidation, asked.scope, asked.name, who.subject)}
 
     @app.post("/v1/reset")
     async def reset(asked: Place, who: RiskOfficer) -> dict[str, Any]:
         """Reset what tripped in a scope: repeated orders, rejects, false fills. A person looked at it."""
 
-        def run() -> None:
-            enable(gateway, asked.scope, asked.name, who.subject, read_now())
-            service.try_commit()
-
         log_it("reset", who, scope=asked.scope, scope_name=asked.name)
-        await in_turn(service, run)
+        await apply(service, enable, asked.scope, asked.name, who.subject)
         return {"reset": True}
 
     @app.post("/v1/posture")
     async def posture(asked: Posture, who: RiskModel) -> dict[str, Any]:
         """Shrink a scope's limits for a while; it can only tighten."""
 
-        def run() -> None:
-            lasts_ns = asked.lasts_s * SECOND_NS
-            set_posture(gateway, asked.scope, asked.name, asked.factor_bps, lasts_ns, who.subject, read_now())
-            service.try_commit()
-
-        await in_turn(service, run)
+        lasts_ns = asked.lasts_s * SECOND_NS
+        await apply(service, set_posture, asked.scope, asked.name, asked.factor_bps, lasts_ns, who.subject)
         return {"posture": True}
 
     @app.post("/v1/limits/approve")
     async def approve(asked: Change, who: RiskOfficer) -> dict[str, Any]:
         """Approve one exact change; it holds with the second person's approval."""
 
-        def run() -> bool:
-            holds = approve_limits(gateway, asked.change, who.subject, read_now())
-            service.try_commit()
-            return holds
-
         log_it("approve limits", who, change=asked.change)
-        return {"holds": await in_turn(service, run)}
+        return {"holds": await apply(service, approve_limits, asked.change, who.subject)}
 
     _add_documents(app, service, log_it)
 
 
 def _add_documents(app: FastAPI, service: "GatewayService", log_it: Callable[..., None]) -> None:
     """Commands whose body is a document, YAML or JSON."""
-    gateway = service.gateway
     body = {"required": True, "content": {"application/yaml": {"schema": {"type": "object"}}}}
 
     @app.post("/v1/limits/propose", openapi_extra={"requestBody": body})
@@ -205,13 +178,9 @@ def _add_documents(app: FastAPI, service: "GatewayService", log_it: Callable[...
         """Propose limits: what is tighter holds at once, the rest when two people approved that exact change."""
         limits = await asyncio.to_thread(Limits.load, await document(request))  # a large one takes a while
 
-        def run() -> dict[str, Any]:
-            change = propose_limits(gateway, limits, who.subject, read_now())
-            service.try_commit()
-            return {"tightened": change.tightened, "change": change.change, "looser": list(change.looser)}
-
         log_it("propose limits", who)
-        return await in_turn(service, run)
+        change = await apply(service, propose_limits, limits, who.subject)
+        return {"tightened": change.tightened, "change": change.change, "looser": list(change.looser)}
 
     @app.post("/v1/day/start", openapi_extra={"requestBody": body})
     async def day_start(request: Request, who: RiskOfficer) -> dict[str, Any]:
@@ -225,6 +194,17 @@ def _add_documents(app: FastAPI, service: "GatewayService", log_it: Callable[...
         """End the day and roll the journal; no order may be open."""
         log_it("end day", who)
         return {"journal": await in_turn(service, service.end_day)}
+
+
+async def apply(service: "GatewayService", change: Callable[..., T], *arguments: Any) -> T:
+    """Run `change(gateway, *arguments, now)` in the deciding thread and commit it; raises as `in_turn` does."""
+
+    def run() -> T:
+        result = change(service.gateway, *arguments, read_now())
+        service.try_commit()
+        return result
+
+    return await in_turn(service, run)
 
 
 async def in_turn(service: "GatewayService", function: Callable[..., T], *arguments: Any) -> T:
