@@ -85,10 +85,12 @@ class Node(Plain):
             self.peak = profit
 
     def start_day(self) -> None:
-        """Begin the day's counters; kills and breakers stay."""
+        """Begin the day's counters; kills and breakers stay, and so do counts that only a person resets."""
         killed, liquidating, tripped = self.killed, self.liquidating, self.tripped
+        applied, rejects = self.applied, self.rejects
         self.__init__(self.scope, self.name)  # type: ignore[misc]
         self.killed, self.liquidating, self.tripped = killed, liquidating, tripped
+        self.applied, self.rejects = applied, rejects
 
 
 class Exposure(Plain):

@@ -95,7 +95,17 @@ def _acked(state: "State", order: Order, report: Acked) -> None:
     if order.status == Status.IN_FLIGHT:
         order.status = int(Status.WORKING)
         for node in order.nodes:
-            node.rejects = 0
+            if node.rejects and node.rejects < _fewest_rejects_that_stop(state):
+                node.rejects = 0
+    elif order.status == Status.UNSENT:  # the venue holds what nobody counts: reconciliation finds and cancels it
+        _trip(state, order.request.venue, f"order {order.id} was acknowledged although it is {order.stage}")
+        state.halted, state.reconciled = state.node("venue", order.request.venue).tripped, False
+
+
+def _fewest_rejects_that_stop(state: "State") -> int:
+    """A row of rejects that stopped anybody ends with a person: what was in flight is acknowledged after it too."""
+    assert state.limits is not None
+    return min(entry["max_venue_rejects"] for entry in state.limits.numbers.values() if "max_venue_rejects" in entry)
 
 
 def _rejected(state: "State", order: Order, report: Rejected) -> None:
@@ -148,16 +158,12 @@ def _filled(state: "State", order: Order, report: Filled) -> None:
     key = (order.request.venue, report.exec_id)
     known = state.executions.get(key)
     if known is not None:
-        if (known.order_id, known.lots, known.price_ticks) != (
-            order.id,
-            report.lots,
-            report.price_ticks,
-        ) and known.standing:
+        if (known.order_id, known.lots, known.price_ticks) != (order.id, report.lots, report.price_ticks):
             _trip(state, order.request.venue, f"execution {report.exec_id} came twice with different contents")
         return
     order.leg.trade(order.sign, report.price_ticks, report.lots, report.fee)
     state.executions[key] = Execution(order.id, report.price_ticks, report.lots, report.fee)
-    _count_traded(order, report.price_ticks, report.lots)
+    _count_traded(order, report.lots, worth(report.price_ticks, report.lots, order.leg.book.tick_value))
     if order.status > Status.DONE:
         _trip(state, order.request.venue, f"order {order.id} was filled although it is {order.stage}")
     _acked(state, order, Acked(order_id=order.id, ts_ns=report.ts_ns))
@@ -189,8 +195,9 @@ def _corrected(state: "State", order: Order, report: Corrected) -> None:
         return
     order.leg.trade(-order.sign, execution.price_ticks, execution.lots, 0)
     order.leg.trade(order.sign, report.price_ticks, report.lots, 0)
-    if report.lots > execution.lots:
-        _count_traded(order, report.price_ticks, report.lots - execution.lots)
+    unit = order.leg.book.tick_value  # the day's turnover grows, and is never given back
+    dearer = worth(report.price_ticks, report.lots, unit) - worth(execution.price_ticks, execution.lots, unit)
+    _count_traded(order, max(0, report.lots - execution.lots), max(0, dearer))
     order.filled += report.lots - execution.lots
     execution.price_ticks, execution.lots = report.price_ticks, report.lots
     _check_fill(state, order, report.price_ticks)
@@ -198,8 +205,7 @@ def _corrected(state: "State", order: Order, report: Corrected) -> None:
     _finish_if_filled(state, order)
 
 
-def _count_traded(order: Order, price_ticks: int, lots: int) -> None:
-    value = worth(price_ticks, lots, order.leg.book.instrument.tick_value)
+def _count_traded(order: Order, lots: int, value: int) -> None:
     for node in order.nodes:
         node.traded_lots += lots
         node.traded_value += value

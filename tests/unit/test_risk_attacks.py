@@ -1,0 +1,94 @@
+"""What a hostile trader, or a venue that errs in his favour, tries against the controls: each way past one was open."""
+
+from gateway_world import ANN, CLOSES_NS, DAY, INSTRUMENTS, OPENS_NS, SYMBOL, TICK_VALUE, VENUE, World, limits_of
+
+from serving.contracts.decisions import Allowed, Denied
+from serving.contracts.orders import Acked, Corrected, Filled
+from serving.gateway.day import end_day, start_day
+from serving.gateway.kill import enable
+from serving.gateway.live import SECOND_NS
+
+
+def assert_denied(decision, control):
+    assert type(decision) is Denied and decision.control == control, decision
+
+
+def next_day(world, days=1):
+    """End the day and begin the next one, armed and with fresh quotes."""
+    end_day(world.gateway, world.clock())
+    opens = OPENS_NS + days * 24 * 3600 * SECOND_NS
+    world.clock.pass_((opens + SECOND_NS - world.clock.utc_ns) / SECOND_NS)
+    start_day(
+        world.gateway, f"{DAY[:-1]}{int(DAY[-1]) + days}", opens, opens + CLOSES_NS - OPENS_NS, INSTRUMENTS,
+        world.clock(),
+    )  # fmt: skip
+    world.see()
+
+
+def test_rejects_when_an_order_in_flight_is_acknowledged_after_the_last_one_then_a_person_is_still_needed():
+    world = World(limits_of(max_venue_rejects=2))
+    first, second, third = (world.send(lots=lots).order_id for lots in (1, 2, 3))
+    world.report(world.venue.reject(first))
+    world.report(world.venue.reject(second))
+    assert_denied(world.send(lots=4), "venue_rejects")
+    world.report(world.venue.ack(third))
+    assert_denied(world.send(lots=4), "venue_rejects")
+    for scope, name in (("venue", VENUE), ("strategy", "S1")):
+        enable(world.gateway, scope, name, ANN, world.clock())
+    assert type(world.send(lots=4)) is Allowed
+
+
+def test_rejects_that_stop_a_narrow_scope_do_not_end_with_another_scopes_acknowledgement():
+    world = World(limits_of(max_venue_rejects=10, scopes={"symbol": {SYMBOL: {"max_venue_rejects": 1}}}))
+    other = world.send(symbol="MSFT").order_id
+    world.report(world.venue.reject(world.send().order_id))
+    assert_denied(world.send(), "venue_rejects")
+    world.report(world.venue.ack(other))
+    assert_denied(world.send(), "venue_rejects")
+
+
+def test_throttle_and_rejects_when_a_new_day_begins_then_a_person_is_still_needed():
+    for limit, control in (("max_repeated_orders", "repeated"), ("max_venue_rejects", "venue_rejects")):
+        world = World(limits_of(**{limit: 1}))
+        world.report(world.venue.reject(world.send(lots=1).order_id))
+        assert_denied(world.send(lots=2), control)
+        next_day(world)
+        assert_denied(world.send(lots=2), control)
+
+
+def test_acknowledgement_of_an_order_that_never_left_stops_the_venue_and_halts_until_the_book_agrees():
+    world = World()
+    world.gateway.decide(world.order(), world.clock())
+    world.clock.pass_(2)  # too old to leave
+    world.gateway.commit(world.clock())
+    assert world.state.orders[1].stage == "unsent" and world.venue.log == []
+    world.report(Acked(order_id=1, ts_ns=0))
+    assert "unsent" in world.state.node("venue", VENUE).tripped
+    world.see()
+    enable(world.gateway, "venue", VENUE, ANN, world.clock())
+    assert_denied(world.send(), "standing")
+
+
+def test_execution_number_of_a_busted_trade_with_other_contents_stops_the_venue():
+    world = World()
+    order_id = world.work()
+    fill = world.venue.fill(order_id, 40)
+    world.report(fill)
+    world.report(world.venue.bust(order_id, fill.exec_id))
+    world.report(fill)
+    assert not world.state.node("venue", VENUE).tripped  # an echo of what was taken back
+    world.report(Filled(order_id=order_id, ts_ns=0, exec_id=fill.exec_id, price_ticks=10_000, lots=60))
+    assert "different contents" in world.state.node("venue", VENUE).tripped
+
+
+def test_turnover_of_a_correction_counts_what_is_more_and_is_never_given_back():
+    world = World()
+    order_id = world.work("sell", 100, 9_900)
+    world.report(world.venue.fill(order_id, 100, 9_900))
+    lots, value = 100, 100 * 9_900
+    for price, now_lots, more in ((10_000, 100, 100 * 100), (10_000, 90, 0), (10_010, 95, 95 * 10_010 - 90 * 10_000)):
+        world.report(Corrected(order_id=order_id, ts_ns=0, exec_id="x1", price_ticks=price, lots=now_lots))
+        value += more
+        lots += 5 if now_lots == 95 else 0
+        node = world.state.all
+        assert (node.traded_lots, node.traded_value) == (lots, value * TICK_VALUE)
