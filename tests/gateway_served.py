@@ -15,15 +15,19 @@ from serving.gateway.settings import GatewaySettings
 
 
 class Served:
-    """A gateway that serves in a thread. Nobody is at its venue's ports, and no limits hold unless `limits` says so."""
+    """A gateway that serves in a thread. Nobody is at its venue's ports, and no limits hold unless `limits` says so.
 
-    def __init__(self, folder: Path, limits=False, day=True, **settings) -> None:
+    The day of the files is approved by two people; with `day` None it waits for them, with False there is none.
+    """
+
+    def __init__(self, folder: Path, limits=False, day: bool | None = True, **settings) -> None:
+        self._approves = day
         names = [PaperInstrument("SYN1", tick_size="0.01", mark_ticks=10_000)]
         self.files = write_paper(folder, names, fix_port=free_port(), feed_port=free_port())
         given = self.files.settings()
         if not limits:
             given.pop("limits")
-        if not day:
+        if day is False:
             given.pop("day")
         values = {
             "order_port": 0, "admin_port": 0, "metrics_port": 0, "stop_s": 0, "barrier_s": 0.2, "reconcile_s": 0.2,
@@ -50,7 +54,14 @@ class Served:
         if self.failure:
             raise self.failure
         until(lambda: self.process.admin.is_up, "the admin plane")
+        if self._approves:
+            self.do(self._approve_day)
         return self
+
+    def _approve_day(self) -> None:
+        for change, item in list(self.gateway.state.proposals.items()):
+            if item.kind == "day":
+                assert [self.service.approve_day(change, who) is not None for who in ("CN=x", "CN=y")] == [False, True]
 
     def __exit__(self, *_) -> None:
         self.process.service.stop()

@@ -2,11 +2,12 @@
 
 | | scope | |
 | --- | --- | --- |
-| GET /v1/state, orders, positions, limits, denials, events | read | |
+| GET /v1/state, orders, positions, limits, denials, proposals, events | read | |
 | POST /v1/kill | kill | stop a scope; no second person |
 | POST /v1/reconcile, arm, rearm | arm | compare the book; let orders through |
-| POST /v1/limits/propose, limits/approve, liquidate | risk | two people |
-| POST /v1/reset, day/start, day/end | risk | |
+| POST /v1/limits/propose, day/propose, reload | risk | what is tighter holds, the rest waits for two people |
+| POST /v1/limits/approve, day/approve, reload/approve, liquidate | risk | two people, by certificate but on paper |
+| POST /v1/reset, day/tighten, day/end | risk | |
 | POST /v1/posture | posture | tighten for a while |
 
 Every change runs in the deciding thread; every view is read beside it. 401 nobody known, 403 not your scope, or the
@@ -16,7 +17,8 @@ thread is busy or the journal failed: it may or may not be done.
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -30,6 +32,7 @@ from serving.gateway.admin_guard import REFUSALS, Guard, Reader, add_refusals
 from serving.gateway.admin_views import limits_view, orders_view, positions_view, shown_view, state_view
 from serving.gateway.deciding import BusyError
 from serving.gateway.observing import Observing
+from serving.gateway.proposals import proposals_view
 
 if TYPE_CHECKING:
     from serving.gateway.service import GatewayService
@@ -45,7 +48,8 @@ Most = Annotated[int, Query(ge=1, le=10_000)]
 def create_app(service: "GatewayService", seen: Observing) -> FastAPI:
     """The application over a running service."""
     app = FastAPI(title="Shortfall risk gateway", docs_url=None, redoc_url=None, openapi_url=None, responses=REFUSALS)
-    app.state.people = People(service.people)
+    app.state.people = People(lambda: service.reloading.access.people)
+    app.state.paper = service.settings.paper
     add_refusals(app)
     _add_views(app, service, seen)
     add_commands(app, service)
@@ -95,29 +99,37 @@ def _add_views(app: FastAPI, service: "GatewayService", seen: Observing) -> None
         """The last denials after number `since`."""
         return {"denials": shown_view(seen.denials, since, most), "by_control": dict(seen.denied), "last": seen.last}
 
+    @app.get("/v1/proposals")
+    def proposals(who: Reader) -> dict[str, Any]:
+        """What waits for two people, and what each would let through."""
+        return {"proposals": proposals_view(service)}
+
     @app.get("/v1/events", responses={200: {"content": {"text/event-stream": {}}}}, response_class=StreamingResponse)
     def events(who: Reader, since: Number | None = None) -> StreamingResponse:
         """Server-sent events: what happens, and the state each second; `since` also shows what came before."""
         if len(streams) >= STREAMS_MAX:  # what is left is for those who command
             raise BusyError(f"{STREAMS_MAX} streams of events are open already")
-        stream = _stream(service, seen, seen.last if since is None else since, streams)
+        may = partial(app.state.people.knows, who)
+        stream = _stream(service, seen, seen.last if since is None else since, streams, may)
         return StreamingResponse(stream, media_type="text/event-stream", headers={"Cache-Control": "no-store"})
 
 
-async def _stream(service: "GatewayService", seen: Observing, since: int, streams: set[object]) -> AsyncIterator[str]:
+async def _stream(
+    service: "GatewayService", seen: Observing, since: int, streams: set[object], may: Callable[[], bool]
+) -> AsyncIterator[str]:
     me = object()
     streams.add(me)
     try:
-        async for part in _parts(service, seen, since):
+        async for part in _parts(service, seen, since, may):
             yield part
     finally:
         streams.discard(me)
 
 
-async def _parts(service: "GatewayService", seen: Observing, since: int) -> AsyncIterator[str]:
+async def _parts(service: "GatewayService", seen: Observing, since: int, may: Callable[[], bool]) -> AsyncIterator[str]:
     told = 0.0
     loop = asyncio.get_running_loop()
-    while not service.stopping:
+    while not service.stopping and may():  # who was struck off hears no more
         for item in shown_view(seen.events, since, 1_000):
             since = item["n"]
             yield f"id: {item['n']}\nevent: {item['kind']}\ndata: {json.dumps(item, default=str)}\n\n"

@@ -1,7 +1,7 @@
 """Who speaks on the admin plane, and what may be done: scopes by certificate subject, or by a token on loopback."""
 
 import hmac
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from serving.gateway.config import Commander, subject_of
@@ -17,10 +17,14 @@ class UnknownError(PermissionError):
 
 
 class People:
-    """Everybody of the admin plane."""
+    """Everybody of the admin plane, as `people` gives them when someone asks."""
 
-    def __init__(self, people: tuple[Commander, ...]) -> None:
-        self._people = people
+    def __init__(self, people: Callable[[], tuple[Commander, ...]]) -> None:
+        self._everybody = people
+
+    def knows(self, who: Commander) -> bool:
+        """Whether someone who was known may still do all that he might then."""
+        return any(item.subject == who.subject and item.scopes >= who.scopes for item in self._everybody())
 
     def who(self, scope: Mapping[str, Any]) -> Commander:
         """Who sent a request (ASGI scope). Raises UnknownError."""
@@ -38,7 +42,7 @@ class People:
             subject = person(subject_of(certificate))
         except PersonError as error:
             raise UnknownError(str(error)) from error
-        found = [item for item in self._people if item.subject == subject]
+        found = [item for item in self._everybody() if item.subject == subject]
         if not found:
             raise UnknownError(f"{subject} is not known")
         return found[0]
@@ -48,10 +52,10 @@ class People:
             raise UnknownError(f"{peer} gave no token of {TOKEN_LEAST} characters")
         digest = hash_token(token).encode()
         # every entry is compared in full: how long it takes tells nothing of which one was near
-        found = [item for item in self._people if hmac.compare_digest(item.token_sha256.encode(), digest)]
+        found = [item for item in self._everybody() if hmac.compare_digest(item.token_sha256.encode(), digest)]
         if not found:
             raise UnknownError(f"the token of {peer} is not known")
-        return found[0]
+        return found[0]._replace(by_token=True)
 
 
 def _bearer(scope: Mapping[str, Any]) -> str:

@@ -10,10 +10,13 @@ from fastapi import FastAPI, Request
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints, model_validator
 
 from serving.contracts.orders import LOTS_MAX, TEXT_MAX
-from serving.gateway.admin_guard import Armer, Killing, RiskModel, RiskOfficer, document
+from serving.gateway.admin_auth import People
+from serving.gateway.admin_guard import Approver, Armer, Killing, NotAllowedError, RiskModel, RiskOfficer, document
 from serving.gateway.changes import approve_limits, propose_limits, set_posture
 from serving.gateway.config import Commander, parse_book
+from serving.gateway.day import tighten_day
 from serving.gateway.deciding import CALL_S, BusyError
+from serving.gateway.events import DayTightened, Locate
 from serving.gateway.fix_out import read_now
 from serving.gateway.kill import check_scope, enable, order_liquidation, rearm
 from serving.gateway.limits import Limits, load_yaml
@@ -65,7 +68,7 @@ class Kill(Place):
 
 
 class Change(_Asked):
-    """One exact change of limits."""
+    """One exact change, as it was proposed."""
 
     change: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
@@ -89,6 +92,30 @@ class Positions(_Asked):
     """What the clearer says, where it says anything."""
 
     positions: list[Position] = Field([], max_length=100_000)
+
+
+class Located(_Asked):
+    """Shares located for an account; fewer than before."""
+
+    account: Text
+    symbol: Text
+    lots: int = Field(ge=0, le=LOTS_MAX)
+
+
+class Volume(_Asked):
+    """A symbol's average daily volume; less than before."""
+
+    symbol: Text
+    adv_lots: int = Field(ge=1, le=LOTS_MAX)
+
+
+class Tighter(_Asked):
+    """What is to be tighter for the rest of the day."""
+
+    restricted: list[Text] = Field([], max_length=10_000)
+    locates: list[Located] = Field([], max_length=10_000)
+    volumes: list[Volume] = Field([], max_length=10_000)
+    needs_locate: list[Text] = Field([], max_length=10_000)
 
 
 class Nothing(_Asked):
@@ -125,7 +152,7 @@ def add_commands(app: FastAPI, service: "GatewayService") -> None:
         """Let new orders through; the book must be reconciled."""
 
         log_it("arm", who)
-        await apply(service, arm, who.subject)
+        await apply(service, who, arm, who.subject)
         return {"armed": True}
 
     @app.post("/v1/rearm")
@@ -133,22 +160,22 @@ def add_commands(app: FastAPI, service: "GatewayService") -> None:
         """Lift a kill; nothing of its scope may be open, and the book must have been reconciled since."""
 
         log_it("rearm", who, scope=asked.scope, scope_name=asked.name)
-        await apply(service, rearm, asked.scope, asked.name, who.subject)
+        await apply(service, who, rearm, asked.scope, asked.name, who.subject)
         return {"rearmed": True}
 
     @app.post("/v1/liquidate")
-    async def liquidate(asked: Place, who: RiskOfficer) -> dict[str, Any]:
+    async def liquidate(asked: Place, who: Approver) -> dict[str, Any]:
         """Order a killed scope to be liquidated; the second person's order lets reduce-only orders through."""
 
         log_it("liquidate", who, scope=asked.scope, scope_name=asked.name)
-        return {"liquidating": await apply(service, order_liquidation, asked.scope, asked.name, who.subject)}
+        return {"liquidating": await apply(service, who, order_liquidation, asked.scope, asked.name, who.subject)}
 
     @app.post("/v1/reset")
     async def reset(asked: Place, who: RiskOfficer) -> dict[str, Any]:
         """Reset what tripped in a scope: repeated orders, rejects, false fills. A person looked at it."""
 
         log_it("reset", who, scope=asked.scope, scope_name=asked.name)
-        await apply(service, enable, asked.scope, asked.name, who.subject)
+        await apply(service, who, enable, asked.scope, asked.name, who.subject)
         return {"reset": True}
 
     @app.post("/v1/posture")
@@ -156,17 +183,66 @@ def add_commands(app: FastAPI, service: "GatewayService") -> None:
         """Shrink a scope's limits for a while; it can only tighten."""
 
         lasts_ns = asked.lasts_s * SECOND_NS
-        await apply(service, set_posture, asked.scope, asked.name, asked.factor_bps, lasts_ns, who.subject)
+        await apply(service, who, set_posture, asked.scope, asked.name, asked.factor_bps, lasts_ns, who.subject)
         return {"posture": True}
 
     @app.post("/v1/limits/approve")
-    async def approve(asked: Change, who: RiskOfficer) -> dict[str, Any]:
+    async def approve(asked: Change, who: Approver) -> dict[str, Any]:
         """Approve one exact change; it holds with the second person's approval."""
 
         log_it("approve limits", who, change=asked.change)
-        return {"holds": await apply(service, approve_limits, asked.change, who.subject)}
+        return {"holds": await apply(service, who, approve_limits, asked.change, who.subject)}
 
+    _add_access(app, service, log_it)
+    _add_day(app, service, log_it)
     _add_documents(app, service, log_it)
+
+
+def _add_access(app: FastAPI, service: "GatewayService", log_it: Callable[..., None]) -> None:
+    """Clients and people, read again."""
+
+    @app.post("/v1/reload")
+    async def reload(asked: Nothing, who: RiskOfficer) -> dict[str, Any]:
+        """Read clients and people again: who is struck is so at once, who is new waits for two people."""
+        log_it("reload", who)
+        wanted = await asyncio.to_thread(service.reloading.read)
+        change = await in_turn(service, who, service.reloading.propose, wanted, who.subject)
+        return {"less": list(change.less), "change": change.change, "looser": list(change.looser)}
+
+    @app.post("/v1/reload/approve")
+    async def approve(asked: Change, who: Approver) -> dict[str, Any]:
+        """Approve one exact change of clients and people."""
+        log_it("approve clients and people", who, change=asked.change)
+        return {"holds": await in_turn(service, who, service.reloading.approve, asked.change, who.subject)}
+
+
+def _add_day(app: FastAPI, service: "GatewayService", log_it: Callable[..., None]) -> None:
+    """The day, once its book is proposed."""
+
+    @app.post("/v1/day/approve")
+    async def approve(asked: Change, who: Approver) -> dict[str, Any]:
+        """Approve one exact book; with the second person the day starts. Says where it differs from what was held."""
+        log_it("approve day", who, change=asked.change)
+        differs = await in_turn(service, who, service.approve_day, asked.change, who.subject)
+        return {"holds": differs is not None, "differs": differs or []}
+
+    @app.post("/v1/day/tighten")
+    async def tighten(asked: Tighter, who: RiskOfficer) -> dict[str, Any]:
+        """Let less through for the rest of the day: more restricted symbols, fewer located shares, smaller volumes."""
+        log_it("tighten day", who)
+        tighter = DayTightened(
+            utc_ns=0, by=who.subject, restricted=tuple(asked.restricted), needs_locate=tuple(asked.needs_locate),
+            locates=tuple(Locate(account=one.account, symbol=one.symbol, lots=one.lots) for one in asked.locates),
+            adv_lots=tuple((one.symbol, one.adv_lots) for one in asked.volumes),
+        )  # fmt: skip
+        await apply(service, who, tighten_day, tighter)
+        return {"tightened": True}
+
+    @app.post("/v1/day/end")
+    async def day_end(asked: Nothing, who: RiskOfficer) -> dict[str, Any]:
+        """End the day and roll the journal; no order may be open."""
+        log_it("end day", who)
+        return {"journal": await in_turn(service, who, service.end_day)}
 
 
 def _add_documents(app: FastAPI, service: "GatewayService", log_it: Callable[..., None]) -> None:
@@ -179,24 +255,19 @@ def _add_documents(app: FastAPI, service: "GatewayService", log_it: Callable[...
         limits = await asyncio.to_thread(Limits.load, await document(request))  # a large one takes a while
 
         log_it("propose limits", who)
-        change = await apply(service, propose_limits, limits, who.subject)
+        change = await apply(service, who, propose_limits, limits, who.subject)
         return {"tightened": change.tightened, "change": change.change, "looser": list(change.looser)}
 
-    @app.post("/v1/day/start", openapi_extra={"requestBody": body})
-    async def day_start(request: Request, who: RiskOfficer) -> dict[str, Any]:
-        """Begin a day with the operator's book; says where it differs from what was held."""
+    @app.post("/v1/day/propose", openapi_extra={"requestBody": body})
+    async def day_propose(request: Request, who: RiskOfficer) -> dict[str, Any]:
+        """Propose a day's book: the day starts when two people approved exactly it."""
         book = parse_book(await asyncio.to_thread(load_yaml, await document(request)), "day")
-        log_it("start day", who, day=book.day)
-        return {"differs": await in_turn(service, service.start_day, book)}
-
-    @app.post("/v1/day/end")
-    async def day_end(asked: Nothing, who: RiskOfficer) -> dict[str, Any]:
-        """End the day and roll the journal; no order may be open."""
-        log_it("end day", who)
-        return {"journal": await in_turn(service, service.end_day)}
+        log_it("propose day", who, day=book.day)
+        proposed = await in_turn(service, who, service.propose_day, book, who.subject)
+        return {"change": proposed.change, "differs": proposed.differs}
 
 
-async def apply(service: "GatewayService", change: Callable[..., T], *arguments: Any) -> T:
+async def apply(service: "GatewayService", who: Commander, change: Callable[..., T], *arguments: Any) -> T:
     """Run `change(gateway, *arguments, now)` in the deciding thread and commit it; raises as `in_turn` does."""
 
     def run() -> T:
@@ -204,13 +275,19 @@ async def apply(service: "GatewayService", change: Callable[..., T], *arguments:
         service.try_commit()
         return result
 
-    return await in_turn(service, run)
+    return await in_turn(service, who, run)
 
 
-async def in_turn(service: "GatewayService", function: Callable[..., T], *arguments: Any) -> T:
-    """Run in the deciding thread. Raises what the function raised, or BusyError."""
+async def in_turn(service: "GatewayService", who: Commander, function: Callable[..., T], *arguments: Any) -> T:
+    """Run in the deciding thread. Raises what the function raised, BusyError; NotAllowedError where who is struck."""
     assert service.deciding is not None
-    return await _answer(service.deciding.call(function, *arguments), CALL_S)
+
+    def run() -> T:
+        if not People(lambda: service.reloading.access.people).knows(who):  # struck off since he asked
+            raise NotAllowedError(f"{who.subject} may no longer")
+        return function(*arguments)
+
+    return await _answer(service.deciding.call(run), CALL_S)
 
 
 async def _answer(future: "Future[T]", limit_s: float) -> T:

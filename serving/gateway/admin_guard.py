@@ -19,9 +19,9 @@ log = logging.getLogger(__name__)
 BODY_MAX = 1 << 20
 JSON_TYPES = ("application/json",)
 YAML_TYPES = ("application/yaml", "application/x-yaml", "text/yaml", "application/json")
-DOCUMENTS = ("/v1/limits/propose", "/v1/day/start")
+DOCUMENTS = ("/v1/limits/propose", "/v1/day/propose")
 """Paths whose body is a document, YAML or the JSON that is YAML too."""
-VIEWS = tuple(f"/v1/{name}" for name in ("state", "orders", "positions", "limits", "denials", "events"))
+VIEWS = tuple(f"/v1/{name}" for name in ("state", "orders", "positions", "limits", "denials", "proposals", "events"))
 """Paths that take no POST: the router says so."""
 REFUSALS: dict[int | str, dict[str, Any]] = {
     code: {"description": text}
@@ -34,7 +34,7 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
 
 
 class NotAllowedError(PermissionError):
-    """Someone who is known asks for what is not his."""
+    """Someone who is known asks for what is not his, or takes a certificate."""
 
 
 def _need(scope: str) -> Any:
@@ -49,11 +49,25 @@ def _need(scope: str) -> Any:
     return Depends(who)
 
 
+def _approves() -> Any:
+    """One of two people: a token shows that somebody holds it, and who holds two would be two people."""
+
+    def who(request: Request, found: RiskOfficer) -> Commander:
+        if found.by_token and not request.app.state.paper:
+            raise NotAllowedError(
+                f"{found.subject} is known by a token: what takes two people takes two certificates, but on paper"
+            )
+        return found
+
+    return Depends(who)
+
+
 Reader = Annotated[Commander, _need("read")]
 Killing = Annotated[Commander, _need("kill")]
 RiskOfficer = Annotated[Commander, _need("risk")]
 Armer = Annotated[Commander, _need("arm")]
 RiskModel = Annotated[Commander, _need("posture")]
+Approver = Annotated[Commander, _approves()]
 
 
 async def document(request: Request) -> str:

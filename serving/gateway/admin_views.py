@@ -64,7 +64,13 @@ def state_view(service: "GatewayService") -> dict[str, Any]:
             for name, beat in sorted(gateway.live.beats.copy().items())
         },
         "proposals": [
-            {"change": change, "by": item.by, "expires_ns": item.expires_ns, "approvals": list(item.approvals)}
+            {
+                "change": change,
+                "kind": item.kind,
+                "by": item.by,
+                "expires_ns": item.expires_ns,
+                "approvals": list(item.approvals),
+            }
             for change, item in state.proposals.copy().items()
         ],
         "postures": [

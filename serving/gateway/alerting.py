@@ -133,7 +133,12 @@ def _of_event(event: e.Event) -> tuple[Severity, str, str] | None:
     if isinstance(event, e.LimitsSet):
         return "warning", "limits", f"new limits hold: {event.why}"
     if isinstance(event, e.Proposed):
-        return "warning", "limits", f"{event.by} proposes looser limits: change {event.change}"
+        what = {"limits": "looser limits", "day": "a day's book", "access": "more clients or people"}[event.kind]
+        return "warning", event.kind, f"{event.by} proposes {what}: change {event.change}"
+    if isinstance(event, e.DayTightened):
+        return "warning", "day", f"the day is tightened by {event.by}"
+    if isinstance(event, e.AccessSet):
+        return "warning", "access", f"clients and people: {event.why}"
     if isinstance(event, e.Enabled):
         return "warning", "reset", f"{_place(event)} is reset by {event.by}"
     if isinstance(event, e.Unsent) and event.what != "cancel":

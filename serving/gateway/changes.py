@@ -8,15 +8,14 @@ from typing import NamedTuple, cast
 
 import msgspec
 
-from serving.gateway.control_events import APPROVERS
+from serving.gateway.approvals import approve, propose
 from serving.gateway.engine import Gateway
-from serving.gateway.events import Approved, LimitsSet, PostureSet, Proposed, Scope, Withdrawn
+from serving.gateway.events import LimitsSet, PostureSet, Scope
 from serving.gateway.limits import SCOPES, Limits, change_hash
 from serving.gateway.live import SECOND_NS, Now
 from serving.gateway.money import BPS
-from serving.gateway.people import PersonError, person
+from serving.gateway.people import person
 
-APPROVAL_LASTS_NS = 15 * 60 * SECOND_NS
 POSTURE_LASTS_MAX_NS = 24 * 3600 * SECOND_NS
 
 
@@ -45,10 +44,7 @@ def propose_limits(gateway: Gateway, limits: Limits, by: str, now: Now) -> Chang
     change = ""
     if looser:
         change = change_hash(current, limits)
-        expires_ns = clock.utc_ns + APPROVAL_LASTS_NS
-        gateway.record(
-            Proposed(utc_ns=clock.utc_ns, change=change, document=limits.canonical(), by=who, expires_ns=expires_ns)
-        )
+        propose(gateway, "limits", change, limits.canonical(), who, now)
     gateway.commit(now)
     return Change(tightened, change, looser)
 
@@ -59,24 +55,18 @@ def approve_limits(gateway: Gateway, change: str, by: str, now: Now) -> bool:
     Raises PersonError where nobody proposed that change, its time is over, the limits changed since, or the same person
     comes twice; JournalError.
     """
-    who, clock, state = person(by), gateway.read_clock(now), gateway.state
-    proposal = state.proposals.get(change)
-    if proposal is None:
-        raise PersonError(f"change {change[:16]} is not proposed, or another change overtook it")
-    wanted = Limits.parse(msgspec.json.decode(proposal.document))
-    if clock.utc_ns >= proposal.expires_ns or change_hash(state.limits, wanted) != change:
-        gateway.record(Withdrawn(utc_ns=clock.utc_ns, change=change, why="its time is over, or the limits changed"))
-        gateway.commit(now)
-        raise PersonError(f"change {change[:16]} expired: propose it again")
-    if who in proposal.approvals:
-        raise PersonError(f"{who} approved already: another person must")
-    gateway.record(Approved(utc_ns=clock.utc_ns, change=change, by=who))
-    holds = len(proposal.approvals) >= APPROVERS
-    if holds:
-        why = "approved by " + " and ".join(proposal.approvals)
-        gateway.record(LimitsSet(utc_ns=clock.utc_ns, document=proposal.document, why=why, change=change))
+    clock, state = gateway.read_clock(now), gateway.state
+
+    def still(document: str) -> str:
+        return change_hash(state.limits, Limits.parse(msgspec.json.decode(document)))
+
+    agreed = approve(gateway, "limits", change, by, now, still)
+    if agreed is not None:
+        document, approvers = agreed
+        why = "approved by " + " and ".join(approvers)
+        gateway.record(LimitsSet(utc_ns=clock.utc_ns, document=document, why=why, change=change))
     gateway.commit(now)
-    return holds
+    return agreed is not None
 
 
 def set_posture(gateway: Gateway, scope: str, name: str, factor_bps: int, lasts_ns: int, by: str, now: Now) -> None:

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, NamedTuple, Self, TypeVar
 import msgspec
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from serving.gateway.day import Book
 from serving.gateway.events import Holding, Instrument, Locate
 from serving.gateway.limits import LimitsError, load_yaml
 from serving.gateway.people import person
@@ -127,18 +128,7 @@ class Commander(NamedTuple):
     subject: str
     scopes: frozenset[str]
     token_sha256: str
-
-
-class Book(NamedTuple):
-    """A day as the operator states it: the arguments of `day.start_day`."""
-
-    day: str
-    opens_ns: int
-    closes_ns: int
-    instruments: tuple[Instrument, ...]
-    holdings: tuple[Holding, ...]
-    locates: tuple[Locate, ...]
-    restricted: tuple[str, ...]
+    by_token: bool = False  # of one who speaks: known by a token on loopback, not by a certificate
 
 
 class _BookFile(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):

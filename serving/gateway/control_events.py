@@ -70,6 +70,23 @@ def day_started(state: "State", event: e.DayStarted) -> None:
         leg.mark()
     for locate in event.locates:
         state.exposure("account", locate.account, locate.symbol).located += locate.lots
+    _forget_proposals(state, "day")
+    state.revision += 1
+
+
+def day_tightened(state: "State", event: e.DayTightened) -> None:
+    """Let less through; what would let more through stays as it is."""
+    for symbol in event.restricted:
+        state.symbols[symbol].restricted = True
+    for locate in event.locates:
+        exposure = state.exposure("account", locate.account, locate.symbol)
+        exposure.located = min(exposure.located, locate.lots)
+    for symbol, lots in event.adv_lots:
+        book = state.symbols[symbol]
+        book.instrument = msgspec.structs.replace(book.instrument, adv_lots=min(book.instrument.adv_lots, lots))
+    for symbol in event.needs_locate:
+        book = state.symbols[symbol]
+        book.instrument = msgspec.structs.replace(book.instrument, needs_locate=True)
     state.revision += 1
 
 
@@ -89,15 +106,26 @@ def day_ended(state: "State", event: e.DayEnded) -> None:
 def limits_set(state: "State", event: e.LimitsSet) -> None:
     """Let new limits hold; a pending change that was measured against the old ones is void."""
     state.limits = Limits.parse(msgspec.json.decode(event.document))
-    state.proposals.clear()
+    _forget_proposals(state, "limits")
     state.revision += 1
 
 
+def access_set(state: "State", event: e.AccessSet) -> None:
+    """Note who may do what; a pending change that was measured against the former is void."""
+    state.access = event.access
+    _forget_proposals(state, "access")
+
+
+def _forget_proposals(state: "State", kind: str) -> None:
+    for change in [change for change, proposal in state.proposals.items() if proposal.kind == kind]:
+        del state.proposals[change]
+
+
 def proposed(state: "State", event: e.Proposed) -> None:
-    """Keep a looser document until two people approve it."""
+    """Keep a document until two people approve it."""
     from serving.gateway.state import Proposal
 
-    state.proposals[event.change] = Proposal(event.document, event.by, event.expires_ns, [])
+    state.proposals[event.change] = Proposal(event.document, event.by, event.expires_ns, [], event.kind)
 
 
 def approved(state: "State", event: e.Approved) -> None:
@@ -200,11 +228,13 @@ EFFECTS: dict[type, Callable[["State", Any], None]] = {
     e.Opened: opened,
     e.Marked: marked,
     e.DayStarted: day_started,
+    e.DayTightened: day_tightened,
     e.DayEnded: day_ended,
     e.LimitsSet: limits_set,
     e.Proposed: proposed,
     e.Approved: approved,
     e.Withdrawn: withdrawn,
+    e.AccessSet: access_set,
     e.PostureSet: posture_set,
     e.PostureEnded: posture_ended,
     e.Killed: killed,

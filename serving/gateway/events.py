@@ -13,6 +13,7 @@ from serving.contracts.decisions import Denied
 from serving.contracts.orders import INT64_MAX, LOTS_MAX, PRICE_TICKS_MAX, Report, Request
 
 Scope = Literal["all", "venue", "account", "strategy", "symbol"]
+ProposedKind = Literal["limits", "day", "access"]
 Count = Annotated[int, Meta(ge=0, le=INT64_MAX)]
 Amount = Annotated[int, Meta(ge=-INT64_MAX, le=INT64_MAX)]
 Lots = Annotated[int, Meta(ge=-LOTS_MAX, le=LOTS_MAX)]
@@ -120,6 +121,16 @@ class DayStarted(_Event, frozen=True, kw_only=True, gc=False, tag="day_started")
     restricted: tuple[str, ...] = ()
 
 
+class DayTightened(_Event, frozen=True, kw_only=True, gc=False, tag="day_tightened"):
+    """A person lets less through for the rest of the day."""
+
+    by: str
+    restricted: tuple[str, ...] = ()  # more of them
+    locates: tuple[Locate, ...] = ()  # fewer lots than before
+    adv_lots: tuple[tuple[str, Annotated[int, Meta(ge=1, le=LOTS_MAX)]], ...] = ()  # by symbol, less than before
+    needs_locate: tuple[str, ...] = ()
+
+
 class DayEnded(_Event, frozen=True, kw_only=True, gc=False, tag="day_ended"):
     """No order is open any more; the order table and the day's keys are dropped."""
 
@@ -135,12 +146,13 @@ class LimitsSet(_Event, frozen=True, kw_only=True, gc=False, tag="limits_set"):
 
 
 class Proposed(_Event, frozen=True, kw_only=True, gc=False, tag="proposed"):
-    """Looser limits wait for two people."""
+    """Looser limits, a day's book, or more people and clients wait for two people."""
 
     change: str
     document: str
     by: str
     expires_ns: Count
+    kind: ProposedKind = "limits"  # before there were others it was not written
 
 
 class Approved(_Event, frozen=True, kw_only=True, gc=False, tag="approved"):
@@ -151,10 +163,18 @@ class Approved(_Event, frozen=True, kw_only=True, gc=False, tag="approved"):
 
 
 class Withdrawn(_Event, frozen=True, kw_only=True, gc=False, tag="withdrawn"):
-    """A proposal expired, was overtaken by another change, or is done."""
+    """A proposal expired, was overtaken by another change, or lost a person who had approved it."""
 
     change: str
     why: str
+
+
+class AccessSet(_Event, frozen=True, kw_only=True, gc=False, tag="access_set"):
+    """These people may command and these clients send orders from here on: what the two files said, or less."""
+
+    access: str  # sha256 over who may do what
+    why: str
+    change: str = ""  # the hash that was approved
 
 
 class PostureSet(_Event, frozen=True, kw_only=True, gc=False, tag="posture_set"):
@@ -250,11 +270,13 @@ Event = (
     | Reported
     | Marked
     | DayStarted
+    | DayTightened
     | DayEnded
     | LimitsSet
     | Proposed
     | Approved
     | Withdrawn
+    | AccessSet
     | PostureSet
     | PostureEnded
     | Killed

@@ -34,10 +34,11 @@ BUCKETS_US = (
 )
 _SHOWN: dict[type, str] = {
     e.Accepted: "decision", e.Refused: "denial", e.CancelSent: "cancel", e.Unsent: "unsent", e.Reported: "report",
-    e.DayStarted: "day", e.DayEnded: "day", e.LimitsSet: "limits", e.Proposed: "limits", e.Approved: "limits",
-    e.Withdrawn: "limits", e.PostureSet: "posture", e.PostureEnded: "posture", e.Killed: "kill", e.Rearmed: "kill",
-    e.LiquidationOrdered: "kill", e.LiquidationEnded: "kill", e.Halted: "standing", e.Armed: "standing",
-    e.Reconciled: "standing", e.Enabled: "standing", e.Opened: "standing",
+    e.DayStarted: "day", e.DayTightened: "day", e.DayEnded: "day", e.LimitsSet: "limits", e.Proposed: "proposal",
+    e.Approved: "proposal", e.Withdrawn: "proposal", e.AccessSet: "access", e.PostureSet: "posture",
+    e.PostureEnded: "posture", e.Killed: "kill", e.Rearmed: "kill", e.LiquidationOrdered: "kill",
+    e.LiquidationEnded: "kill", e.Halted: "standing", e.Armed: "standing", e.Reconciled: "standing",
+    e.Enabled: "standing", e.Opened: "standing",
 }  # fmt: skip
 """Marks and snapshots are too many, or too large, to be shown."""
 

@@ -99,6 +99,11 @@ class OrderServer:
         elif line is not None:
             line.send(report)
 
+    def strike(self, line: ServerLine, reason: str) -> None:
+        """Take a line down whose client may no longer send: nothing that waits of it is decided."""
+        self._inbox = deque(item for item in self._inbox if item[0] is not line)
+        line.cut(reason)
+
     def close(self, reason: str) -> None:
         """Take every line down."""
         for line in set(self.lines.values()):

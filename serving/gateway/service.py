@@ -21,17 +21,8 @@ from typing import Any
 from serving.contracts.orders import Cancel
 from serving.gateway.changes import approve_limits, propose_limits
 from serving.gateway.clock_offset import kernel_offset_ns
-from serving.gateway.config import (
-    Book,
-    Commander,
-    ConfigError,
-    VenueConfig,
-    load_book,
-    load_clients,
-    load_people,
-    load_venues,
-)
-from serving.gateway.day import end_day, start_day
+from serving.gateway.config import ConfigError, VenueConfig, load_book, load_venues
+from serving.gateway.day import Book, ProposedDay, approve_day, end_day, propose_day
 from serving.gateway.deciding import Deciding
 from serving.gateway.disk import RealDisk
 from serving.gateway.drop_copy import DropCopy
@@ -46,10 +37,11 @@ from serving.gateway.observing import Histogram
 from serving.gateway.order_server import OrderServer, journalled_reports, told_by
 from serving.gateway.reconciling import Reconciler
 from serving.gateway.recovery import arm, open_gateway
+from serving.gateway.reloading import Reloading
 from serving.gateway.settings import GatewaySettings
 from serving.gateway.watch import Watch
 from serving.observe.metrics import Pulse
-from serving.wire.identity import Directory, Principal
+from serving.wire.identity import Directory
 from serving.wire.link import serve
 
 log = logging.getLogger(__name__)
@@ -71,8 +63,8 @@ class GatewayService:
         """
         self.settings = settings
         self.venues: dict[str, VenueConfig] = load_venues(settings.venues)
-        self.clients: tuple[Principal, ...] = load_clients(settings.clients)
-        self.people: tuple[Commander, ...] = load_people(settings.people, self.clients)
+        self.reloading = Reloading(self)
+        self.directory = Directory(self.reloading.access.clients)
         self.started_ns = time.time_ns()
         if settings.paper and not all(venue.is_loopback for venue in self.venues.values()):
             raise ConfigError("paper: every venue must be on loopback")
@@ -126,6 +118,8 @@ class GatewayService:
         for name in (signal.SIGTERM, signal.SIGINT):
             with suppress(ValueError, NotImplementedError, RuntimeError):  # not in the main thread
                 loop.add_signal_handler(name, self._stop.set)
+        with suppress(ValueError, NotImplementedError, RuntimeError):
+            loop.add_signal_handler(signal.SIGHUP, self.reloading.hang_up)
         if self.gateway.journal.torn:
             log.warning("the journal's torn last group was set aside as %s", self.gateway.journal.torn)
         settings, server = self.settings, None
@@ -138,9 +132,7 @@ class GatewayService:
                 session.start()
             for drop in self.drops.values():
                 drop.start()
-            server = await serve(
-                self.orders, Directory(self.clients), settings.host, settings.order_port, settings.tls()
-            )
+            server = await serve(self.orders, self.directory, settings.host, settings.order_port, settings.tls())
             self.ports["order"] = int(server.sockets[0].getsockname()[1])
             self._bootstrap()
             ready()
@@ -211,20 +203,24 @@ class GatewayService:
             log.error("break: %s", item)
         return self.breaks
 
-    def start_day(self, book: Book) -> list[str]:
-        """Begin a day. Raises what `day.start_day` does."""
+    def propose_day(self, book: Book, by: str) -> ProposedDay:
+        """Let a day's book wait for two people. Raises what `day.propose_day` does, ConfigError."""
         unknown = {item.symbol for item in book.instruments} - {s for v in self.venues.values() for s in v.symbols}
         if unknown:
             raise ConfigError(f"symbol {min(unknown)} is among no venue's symbols: it cannot be written in FIX")
-        differs = start_day(
-            self.gateway, book.day, book.opens_ns, book.closes_ns, book.instruments, read_now(), book.holdings,
-            book.locates, book.restricted,
-        )  # fmt: skip
-        self.orders.history.clear()
-        for drop in self.drops.values():
-            drop.start_day()
-        for feed in self.feeds.values():
-            feed.show_all()
+        proposed = propose_day(self.gateway, book, by, read_now())
+        self.try_commit()
+        return proposed
+
+    def approve_day(self, change: str, by: str) -> list[str] | None:
+        """Count a person; with the second the day starts. Raises what `day.approve_day` does."""
+        differs = approve_day(self.gateway, change, by, read_now())
+        if differs is not None:
+            self.orders.history.clear()
+            for drop in self.drops.values():
+                drop.start_day()
+            for feed in self.feeds.values():
+                feed.show_all()
         self.try_commit()
         return differs
 
@@ -360,8 +356,11 @@ class GatewayService:
             await asyncio.sleep(0.02)
 
     def _bootstrap(self) -> None:
-        """Propose the limits of the settings, and in paper trading approve them and start the day."""
+        """Propose the limits and the day of the settings, and in paper trading approve them."""
         gateway, paper = self.gateway, self.settings.auto_arm
+        self.reloading.begin()
+        if not self.settings.paper and self.settings.certificate is None:
+            log.warning("people are known by tokens: nothing that takes two people can be approved (TLS, or paper)")
         if self._first_limits is not None:
             first = gateway.state.limits is None
             change = propose_limits(gateway, self._first_limits, PAPER[0] if paper else "CN=settings", read_now())
@@ -376,9 +375,20 @@ class GatewayService:
             if self._book.day <= gateway.state.date:
                 log.warning("the day %s of the settings is over: none is started", self._book.day)
             else:
-                for line in self.start_day(self._book):
-                    log.warning("holding differs: %s", line)
+                self._first_day(self._book)
         self.try_commit()
+
+    def _first_day(self, book: Book) -> None:
+        paper = self.settings.auto_arm
+        proposed = self.propose_day(book, PAPER[0] if paper else "CN=settings")
+        for line in proposed.differs:
+            log.warning("holding differs: %s", line)
+        if not paper:
+            log.warning("a day is proposed that two people must approve: change %s", proposed.change)
+            return
+        log.warning("PAPER TRADING: the day is approved without people")
+        for who in PAPER:
+            self.approve_day(proposed.change, who)
 
     async def _tick(self) -> None:
         """Ten times a second: the watch, the clock's offset, and what is pending."""

@@ -20,7 +20,7 @@ class GatewaySettings(BaseSettings):
     clients: Path = Field(Path("clients.yaml"), description="Who may send orders, for which account and strategies")
     people: Path = Field(Path("people.yaml"), description="Who may command, with which scopes")
     limits: Path | None = Field(None, description="Limits to propose at the start; two people approve what is looser")
-    day: Path | None = Field(None, description="The day's book, to start at the start where no day is open")
+    day: Path | None = Field(None, description="The day's book, to propose at the start where no day is open")
     host: str = Field("127.0.0.1", description="Address of the order port; beyond loopback TLS is needed")
     order_port: int = Field(9870, ge=0, le=65535, description="Port of orders; 0 takes any")
     admin_host: str = Field("127.0.0.1", description="Address of the admin plane; beyond loopback TLS is needed")
@@ -34,7 +34,7 @@ class GatewaySettings(BaseSettings):
         "kernel", description="Offset from UTC: as the kernel's time discipline says, or assumed to be none (paper)"
     )
     paper: bool = Field(False, description="A paper venue on loopback: `auto_arm` and an assumed clock are allowed")
-    auto_arm: bool = Field(False, description="paper: approve first limits, start the day and arm without people")
+    auto_arm: bool = Field(False, description="paper: approve first limits and the day, and arm, without people")
     alert_url: str | None = Field(None, description="Webhook that alerts are posted to, http or https")
     alert_token_file: Path | None = Field(None, description="File with the webhook's bearer token")
     group_max: int = Field(256, ge=1, le=10_000, description="Decisions that are made durable together, at most")
@@ -57,6 +57,8 @@ class GatewaySettings(BaseSettings):
                 raise ValueError(f"{name} {getattr(self, name)} is not a loopback address: TLS is needed")
         if not self.paper and (self.auto_arm or self.clock == "assumed"):
             raise ValueError("auto_arm and an assumed clock are for paper trading: set paper too")
+        if self.auto_arm and not (is_loopback(self.host) and is_loopback(self.admin_host)):
+            raise ValueError(f"auto_arm: host {self.host} and admin_host {self.admin_host} must be loopback addresses")
         if self.alert_url is not None and not self.alert_url.startswith(("http://", "https://")):
             raise ValueError(f"alert_url {self.alert_url!r} is neither http nor https")
         ports = [port for port in (self.order_port, self.admin_port, self.metrics_port) if port]

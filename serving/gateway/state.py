@@ -35,13 +35,14 @@ class Sums:
         self.nodes, self.leg, self.own, self.answers = nodes, leg, own, answers
 
 
-class Proposal(msgspec.Struct):
-    """Looser limits that wait for two people."""
+class Proposal(msgspec.Struct, omit_defaults=True):
+    """What waits for two people. A dump from before there were other kinds than limits names none."""
 
     document: str
     by: str
     expires_ns: int
     approvals: list[str]
+    kind: str = "limits"
 
 
 class Posture(msgspec.Struct, frozen=True):
@@ -52,8 +53,11 @@ class Posture(msgspec.Struct, frozen=True):
     lasts_ns: int
 
 
-class Dump(msgspec.Struct, forbid_unknown_fields=True):
-    """The whole state as plain values, sorted: what a snapshot holds and what the state hash is taken of."""
+class Dump(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
+    """The whole state as plain values, sorted: what a snapshot holds and what the state hash is taken of.
+
+    A field that came later has a default, which is not written: older snapshots keep their hash.
+    """
 
     scalars: list[Any]
     limits: str
@@ -68,6 +72,7 @@ class Dump(msgspec.Struct, forbid_unknown_fields=True):
     postures: list[tuple[str, str, Posture]]
     proposals: list[tuple[str, Proposal]]
     liquidations: list[tuple[str, str, dict[str, int]]]
+    access: str = ""
 
 
 _SCALARS = ("epoch", "next_id", "utc_ns", "date", "opens_ns", "closes_ns", "day_open", "halted", "reconciled")
@@ -104,6 +109,7 @@ class State:
         self.postures: dict[ScopeName, Posture] = {}
         self.proposals: dict[str, Proposal] = {}
         self.liquidations: dict[ScopeName, dict[str, int]] = {}
+        self.access = ""  # sha256 over who may command and send orders, as last journalled
 
     def apply(self, event: Event) -> None:
         """Change the state by one event. Raises where an event cannot follow the ones before: the caller halts."""
@@ -213,6 +219,7 @@ class State:
             postures=[(*key, posture) for key, posture in sorted(self.postures.items())],
             proposals=sorted(self.proposals.items()),
             liquidations=[(*key, dict(sorted(people.items()))) for key, people in sorted(self.liquidations.items())],
+            access=self.access,
         )
 
     def load(self, dump: Dump) -> None:
@@ -245,6 +252,7 @@ class State:
         self.postures = {(scope, name): posture for scope, name, posture in dump.postures}
         self.proposals = dict(dump.proposals)
         self.liquidations = {(scope, name): people for scope, name, people in dump.liquidations}
+        self.access = dump.access
         self.revision += 1
 
     def encoded(self) -> bytes:

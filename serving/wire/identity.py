@@ -4,7 +4,7 @@ import hmac
 import ipaddress
 import ssl
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,7 @@ class Identity:
     subject: str
     account: str
     strategies: frozenset[str]
+    principal: Principal | None = field(default=None, compare=False)  # whom it was taken for
 
     def why_not(self, request: Request) -> str | None:
         """Why this identity may not send `request`, or None."""
@@ -59,11 +60,17 @@ class Directory:
     """Everybody who may connect. Two principals never share a subject or a token."""
 
     def __init__(self, principals: Iterable[Principal]) -> None:
-        self._principals = tuple(principals)
-        for field in ("subject", "token_sha256"):
-            known = [value for item in self._principals if (value := getattr(item, field))]
+        self._principals: tuple[Principal, ...] = ()
+        self.replace(principals)
+
+    def replace(self, principals: Iterable[Principal]) -> None:
+        """Let these connect from now on, and nobody else. Raises ValueError where two share a subject or a token."""
+        found = tuple(principals)
+        for name in ("subject", "token_sha256"):
+            known = [value for item in found if (value := getattr(item, name))]
             if len(set(known)) != len(known):
-                raise ValueError(f"two principals share a {field}: each must be one's own")
+                raise ValueError(f"two principals share a {name}: each must be one's own")
+        self._principals = found
 
     def authenticate(self, hello: Hello, *, peer: str, certificate: dict[str, Any] | None) -> Identity:
         """Who said `hello`: by the certificate of a TLS connection, else by a token from a loopback address.
@@ -88,7 +95,7 @@ class Directory:
         if alien := sorted(set(hello.strategies) - principal.strategies):
             raise IdentityError(f"{name} asks for strategy {alien[0]}, which is not its own")
         subject = principal.subject or f"token {principal.token_sha256[:8]}"
-        return Identity(subject, principal.account, frozenset(hello.strategies))
+        return Identity(subject, principal.account, frozenset(hello.strategies), principal)
 
     def _by_token(self, token: str) -> list[Principal]:
         if len(token) < TOKEN_LEAST:

@@ -37,7 +37,7 @@ def test_no_request_is_a_server_error_or_answered_beyond_the_schema(served):
             case.validate_response(answer, checks=[not_a_server_error, status_code_conformance])
 
         ask()
-    assert len({path for path, _ in asked}) == 16
+    assert len({path for path, _ in asked}) == 21
     assert {200, 403, 409, 422} <= {status for _, status in asked}
 
 

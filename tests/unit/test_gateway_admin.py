@@ -21,10 +21,14 @@ COMMANDS = {
     "/v1/posture": ("posture", {"scope": "strategy", "name": "s9", "factor_bps": 5_000, "lasts_s": 60}),
     "/v1/limits/approve": ("risk", {"change": "0" * 64}),
     "/v1/limits/propose": ("risk", "version: 1"),
-    "/v1/day/start": ("risk", "date: 2020-01-01"),
+    "/v1/day/propose": ("risk", "date: 2020-01-01"),
+    "/v1/day/approve": ("risk", {"change": "0" * 64}),
+    "/v1/day/tighten": ("risk", {"restricted": ["SYN1"]}),
+    "/v1/reload": ("risk", {}),
+    "/v1/reload/approve": ("risk", {"change": "0" * 64}),
     "/v1/day/end": ("risk", {}),
 }
-VIEWS = ("/v1/state", "/v1/orders", "/v1/positions", "/v1/limits", "/v1/denials", "/v1/openapi.json")
+VIEWS = ("/v1/state", "/v1/orders", "/v1/positions", "/v1/limits", "/v1/denials", "/v1/proposals", "/v1/openapi.json")
 
 
 @pytest.fixture(scope="module")
@@ -162,9 +166,12 @@ def test_posture_only_tightens(served):
         ("/v1/limits/propose", "[" * 5_000, 422),
         ("/v1/limits/propose", "a: " + "9" * 5_000, 422),
         ("/v1/limits/propose", "a: 2026-99-99", 422),
-        ("/v1/day/start", "date: 2026-01-01\nopens: now\ncloses: later\ninstruments: []", 422),
-        ("/v1/day/start", json.dumps({"date": "2020-01-01", "opens": "2020-01-01T00:00:00Z",
+        ("/v1/day/propose", "date: 2026-01-01\nopens: now\ncloses: later\ninstruments: []", 422),
+        ("/v1/day/propose", json.dumps({"date": "2020-01-01", "opens": "2020-01-01T00:00:00Z",
                                       "closes": "2020-01-01T01:00:00Z", "instruments": []}), 409),
+        ("/v1/day/tighten", {"restricted": ["GONE"]}, 409),
+        ("/v1/day/tighten", {"volumes": [{"symbol": "SYN1", "adv_lots": 10**10}]}, 409),  # looser
+        ("/v1/reload", {"people": []}, 422),
         ("/v1/arm", {"by": "CN=someone else"}, 422),
     ],
 )  # fmt: skip

@@ -7,7 +7,8 @@ import pytest
 from gateway_world import ANN, BOB, EVE, SYMBOL, WIDE, World, limits_of
 
 from serving.contracts.orders import INT64_MAX
-from serving.gateway.changes import APPROVAL_LASTS_NS, approve_limits, propose_limits
+from serving.gateway.approvals import APPROVAL_LASTS_NS
+from serving.gateway.changes import approve_limits, propose_limits
 from serving.gateway.limits import KINDS, Limits, LimitsError
 from serving.gateway.live import SECOND_NS
 from serving.gateway.people import PersonError, person
