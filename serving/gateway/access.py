@@ -62,7 +62,7 @@ class Access(NamedTuple):
         scopes = other._people()
         for someone in self.people:
             if added := someone.scopes - scopes.get(_person(someone), frozenset()):
-                by = " (another token)" if someone.token_sha256 else ""
+                by = " (by token)" if someone.token_sha256 else ""
                 found.append(f"{someone.subject}{by} holds {', '.join(sorted(added))}")
         return found
 

@@ -5,8 +5,11 @@ It shows orders, stops everything when told, shows what is denied then, and says
 
 import asyncio
 import time
+from datetime import datetime, timedelta
 
+import httpx
 import pytest
+import yaml
 from gateway_process import STRATEGY, Desk, Trading
 from test_prefect_ui import browser, shoot  # noqa: F401  # the same browser
 
@@ -47,6 +50,11 @@ class Page:
             time.sleep(0.05)
         self.of("#token").send_keys(token)
         self.of("#token-form button").click()
+
+
+def admin(trading, who="ann"):
+    headers = {"Authorization": f"Bearer {trading.files.admin_tokens[who]}"}
+    return httpx.Client(base_url=f"http://127.0.0.1:{trading.ports['admin']}", timeout=30, headers=headers)
 
 
 @pytest.fixture
@@ -106,6 +114,32 @@ def test_page_when_a_person_kills_then_it_shows_blocked_flushed_and_what_is_deni
     asyncio.run(work())
     sent = trading.received("new")
     assert all(line["lots"] != 10 for line in sent)  # nothing of it reached the venue
+
+
+def test_page_when_a_day_waits_then_it_is_shown_and_two_people_start_it(trading, browser):  # noqa: F811
+    with admin(trading) as ann, admin(trading, "bob") as bob:
+        ended = yaml.safe_load((trading.files.folder / "day.yaml").read_text())
+        assert ann.post("/v1/day/end", json={}).status_code == 200
+        closes = datetime.fromisoformat(ended["closes"])
+        ended["instruments"][0]["adv_lots"] = 5_000_000_000
+        times = {"opens": closes.isoformat(), "closes": (closes + timedelta(hours=4)).isoformat()}
+        wanted = {**ended, **times, "date": (closes + timedelta(days=2)).date().isoformat()}
+        yaml_body = {"content": yaml.safe_dump(wanted), "headers": {"Content-Type": "application/yaml"}}
+        assert ann.post("/v1/day/propose", **yaml_body).status_code == 200
+        page = Page(browser, trading.ports["admin"])
+        page.enter(trading.files.admin_tokens["ann"])
+        page.shows("#proposals", "The day's book by cn=ann")
+        page.shows("#proposals", "adv_lots 5000000000 (was 1000000000)")
+        page.of("#proposals button").click()
+        page.shows("#ask-text", "adv_lots 5000000000 (was 1000000000)")
+        page.of("#ask-dialog button[value=yes]").click()
+        page.shows("#told", "another person must approve too")
+        page.shows("#proposals", "1 of 2 approved (cn=ann)")
+        shoot(browser, "operator-page-day")
+        change = ann.get("/v1/proposals").json()["proposals"][0]["change"]
+        assert bob.post("/v1/day/approve", json={"change": change}).json()["holds"]
+        page.shows("#day", wanted["date"])
+        page.shows("#nothing", "Nothing waits.")
 
 
 def test_page_when_the_gateway_goes_then_it_is_stale_until_it_is_back(trading, browser):  # noqa: F811

@@ -383,6 +383,36 @@ def test_venue_that_goes_away_halts_and_a_return_reconciles(tmp_path):
             assert client.post("/v1/rearm", json={"scope": "all"}).status_code == 200
 
 
+def test_client_that_is_struck_by_sighup_loses_its_line_and_its_orders_and_comes_back_with_two_people(trading):
+    path = trading.files.folder / "clients.yaml"
+    text = path.read_text()
+
+    async def go():
+        desk = await desk_of(trading)
+        working = await desk.allowed(desk.order(price=PASSIVE, lots=3))
+        await desk.until(lambda: desk.of(Acked, working.order_id))
+        path.write_text("clients: []\n")
+        trading.gateway.process.send_signal(signal.SIGHUP)
+        await desk.until(lambda: desk.downs)
+        return working
+
+    before = len(trading.received("CancelOrder"))
+    run(go())
+    wait(lambda: len(trading.received("CancelOrder")) == before + 1, "the cancel at the venue")
+    wait(lambda: state(trading)["open_orders"] == 0, "its confirmation")
+    with pytest.raises(ConnectionError):
+        run(desk_of(trading))
+    path.write_text(text)
+    with admin(trading) as ann, admin(trading, "bob") as bob:
+        change = {"change": ann.post("/v1/reload", json={}).json()["change"]}
+        assert [one.post("/v1/reload/approve", json=change).json()["holds"] for one in (ann, bob)] == [False, True]
+
+    async def back():
+        (await desk_of(trading)).line.close("done")
+
+    run(back())
+
+
 def test_feed_that_is_silent_or_gone_denies(tmp_path):
     with Trading(tmp_path, limits={"max_reference_age_ns": 1_000_000_000}) as trading:
 

@@ -1,6 +1,6 @@
 // What people decide: the kill switch, re-arming, approvals. Each is asked for twice and answered in words.
 
-import { post } from "./api.js";
+import { get, post } from "./api.js";
 import { $, make, place } from "./draw.js";
 
 let names = { venue: [], account: [], strategy: [], symbol: [] };
@@ -34,6 +34,34 @@ function button(text, act) {
   return node;
 }
 
+const KINDS = {
+  limits: { title: "Looser limits", path: "/v1/limits/approve" },
+  day: { title: "The day's book", path: "/v1/day/approve" },
+  access: { title: "More clients or people", path: "/v1/reload/approve" },
+};
+const SHOWN = 50; // lines of a change; all of it stands in /v1/proposals
+let meanings = {};
+
+// What each change would let through is asked for when another one waits: it is too much to come each second.
+async function says(proposals) {
+  if (proposals.every((item) => item.change in meanings)) return;
+  const asked = Object.fromEntries(proposals.map((item) => [item.change, meanings[item.change] ?? []]));
+  meanings = asked;
+  try {
+    const found = await get("/v1/proposals");
+    meanings = { ...asked, ...Object.fromEntries(found.proposals.map((item) => [item.change, item.says])) };
+  } catch {
+    meanings = {}; // asked again with the next state
+  }
+}
+
+function what(lines) {
+  const node = make("ul", "", "says");
+  node.append(...lines.slice(0, SHOWN).map((line) => make("li", line)));
+  if (lines.length > SHOWN) node.append(make("li", `and ${lines.length - SHOWN} more`));
+  return node;
+}
+
 const drawn = {};
 
 function list(id, items, row) {
@@ -60,12 +88,17 @@ export function waiting(s) {
     `${place(item)} is stopped: ${item.why}`,
     button("Reset", () => command(`Reset ${place(item)}`, item.why, "/v1/reset", { scope: item.scope, name: item.name }, () => "reset")),
   ]);
-  list("proposals", s.proposals.map((item) => ({ ...item, left: Math.max(0, Math.round((item.expires_ns - s.utc_ns) / 6e10)) })), (item) => [
-    `Looser limits by ${item.by}, change ${item.change.slice(0, 12)}, ${item.approvals.length} of 2 approved` +
-      `${item.approvals.length ? ` (${item.approvals.join(", ")})` : ""}, ${item.left} min left`,
-    button("Approve", () => command(`Approve ${item.change.slice(0, 12)}`, `The exact change ${item.change}, proposed by ${item.by}.`,
-      "/v1/limits/approve", { change: item.change }, (said) => (said.holds ? "it holds" : "another person must approve too"))),
-  ]);
+  says(s.proposals);
+  list("proposals", s.proposals.map((item) => ({ ...item, left: Math.max(0, Math.round((item.expires_ns - s.utc_ns) / 6e10)), says: meanings[item.change] ?? [] })), (item) => {
+    const { title, path } = KINDS[item.kind];
+    return [
+      `${title} by ${item.by}, change ${item.change.slice(0, 12)}, ${item.approvals.length} of 2 approved` +
+        `${item.approvals.length ? ` (${item.approvals.join(", ")})` : ""}, ${item.left} min left`,
+      button("Approve", () => command(`Approve ${item.change.slice(0, 12)}`, `The exact change ${item.change}, proposed by ${item.by}: ${item.says.slice(0, SHOWN).join("; ")}`,
+        path, { change: item.change }, (answered) => (answered.holds ? "it holds" : "another person must approve too"))),
+      what(item.says),
+    ];
+  });
   list("postures", s.postures, (item) => [`${place(item)} is at ${item.factor_bps / 100} % of its limits until ${new Date(item.expires_ns / 1e6).toISOString()}`]);
   $("nothing").hidden = s.killed.length + s.tripped.length + s.proposals.length + s.postures.length > 0;
 }
