@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from serving.contracts.decisions import Allowed, Decision
 from serving.contracts.orders import Request
-from serving.contracts.tca import shortfall, sweep_cost
+from serving.contracts.tca import in_bps, lost2, shortfall, sweep_cost
 from serving.parents.orders import Parent, Phase
 from serving.parents.outputs import Bench, ParentRequest, Refusal, Run
 from serving.parents.records import Ended, Finishing, How
@@ -172,10 +172,10 @@ class Closer:
             row = run.market.last or (run.market.rows[-1] if run.market.rows else None)
             if row is not None:
                 cost, _ = sweep_cost(row.opposite(side), side, left, row.mid2)
-                charged, charge2 = left, side * (2 * cost - left * parent.arrival_mid2)
+                charged, charge2 = left, lost2(side, 2 * cost, left, parent.arrival_mid2)
         if filled + charged > 0 and parent.arrival_mid2:
             share = filled / (filled + charged)
-            left_bps = 1e4 * charge2 / ((filled + charged) * parent.arrival_mid2)
+            left_bps = in_bps(charge2, float((filled + charged) * parent.arrival_mid2))
             result["left_bps"] = left_bps
             result["is_bps"] = left_bps
             if found is not None:

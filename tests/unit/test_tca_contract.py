@@ -1,10 +1,16 @@
 """The cost of a parent from its fills: parts that sum, fills that are taken back, the charge for what is left."""
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from market_fixtures import make_day, open_ns
 
-from serving.contracts.tca import CostSums, FillMark, shortfall, sweep_cost
+from serving.contracts.tca import CostSums, FillMark, in_bps, lost2, shortfall, sweep_cost
+from training.market.engine import cost_bps
+from training.market.fills import AGGRESSIVE, FORCED, PASSIVE, record_fill, sweep
+from training.market.orders import EPISODE_DTYPE, FILL_DTYPE, TAKEN_CAPACITY
+from training.market.tape import build_tape
 
 
 def test_parts_of_a_purchase_are_those_by_hand():
@@ -59,3 +65,62 @@ def test_nothing_filled_costs_nothing():
 )
 def test_sweep_is_charged_level_by_level_and_beyond_them_a_tick_apart(levels, side, lots, wanted):
     assert sweep_cost(levels, side, lots, 200) == wanted
+
+
+# Training's kernels ---------------------------------------------------------------------------------------------------
+
+
+def episode(side, lots, arrival_mid2):
+    state = np.zeros(1, EPISODE_DTYPE).view(np.recarray)[0]
+    state.side, state.lots, state.arrival_mid2 = side, lots, arrival_mid2
+    return state
+
+
+def no_fills():
+    return np.zeros(1, FILL_DTYPE), np.zeros(1, np.int64)
+
+
+@pytest.mark.parametrize("side", [1, -1])
+def test_accounts_of_the_environment_are_those_of_serving_to_the_last_bit(side):
+    rng = np.random.default_rng(side + 1)
+    for _ in range(50):
+        arrival = int(rng.integers(100, 10**6))
+        state, sums = episode(side, 0, arrival), CostSums(side, arrival)
+        for _ in range(int(rng.integers(1, 12))):
+            price, lots, mid2, best = (int(value) for value in rng.integers(1, 10**6, 4))
+            kind = (PASSIVE, AGGRESSIVE, FORCED)[int(rng.integers(3))]
+            record_fill(state, 1, price, lots, kind, best, mid2, 0, *no_fills())
+            sums.add(FillMark(price, lots, 0, mid2, best, kind == PASSIVE))
+        for name in ("spread2", "timing2", "impact2", "filled", "passive_lots"):
+            assert state[name] == getattr(sums, name)
+        state.lots = sums.filled
+        paid = int(state.passive_cost + state.aggressive_cost + state.forced_cost)
+        assert paid == sums.cost
+        columns = (np.array([value]) for value in (side, 2 * paid, sums.filled, arrival))
+        column = in_bps(lost2(*columns), np.array([sums.filled * arrival], np.float64))
+        assert column[0] == shortfall(sums, 1.0).is_bps == cost_bps(state, np.int64(7), 0.0, 0.0)
+
+
+BOOKS = (
+    ([(99, 4), (98, 8), (96, 3)], [(101, 5), (102, 7), (105, 1)]),
+    ([(99, 4)], [(101, 5)]),
+    ([(3, 4)], [(4, 5), (6, 2)]),
+    ([(99, 4)], []),
+    ([], [(101, 5)]),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("side", [1, -1])
+@pytest.mark.parametrize("lots", [1, 7, 13, 60])
+@pytest.mark.parametrize("book", range(len(BOOKS)))
+def test_sweep_of_the_environment_pays_what_serving_charges_for_lots_that_are_left(book, lots, side):
+    bids, asks = BOOKS[book]
+    rows = [(open_ns(), [(99, 4)], [(101, 5)], None), (open_ns() + 1, bids, asks, None)]
+    tape = build_tape([make_day(rows)])
+    state = episode(side, lots, 200)
+    state.row = 1
+    mid2 = int(tape.rows["mid2"][1])
+    taken = np.zeros(TAKEN_CAPACITY, np.int64), np.zeros((TAKEN_CAPACITY, 2), np.int64)
+    assert sweep(tape, state, 1, lots, 0, 1, FORCED, *taken, 0, *no_fills()) == lots
+    cost, beyond = sweep_cost(asks if side > 0 else bids, side, lots, mid2)
+    assert (state.forced_cost, state.extrapolated_lots) == (cost, beyond)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from serving.contracts.tca import in_bps, lost2
 from training.execution.config import ExecutionConfig
 from training.execution.policies import DecisionBatch, ModelPolicy, Policy, RandomPolicy
 from training.execution.steppers import make_stepper
@@ -146,11 +147,11 @@ def results(engine: Engine | ReactiveEngine, days: Sequence[MarketDay], config: 
     rows["quantity_lots"], rows["filled_lots"] = lots, states["filled"]
     value2 = (lots * states["arrival_mid2"]).astype(np.float64)
     taken = states["aggressive_cost"] + states["forced_cost"]
-    loss2 = states["side"] * (2 * (states["passive_cost"] + taken) - lots * states["arrival_mid2"])
+    loss2 = lost2(states["side"], 2 * (states["passive_cost"] + taken), lots, states["arrival_mid2"])
     rows["fees_bps"] = 2 * (config.maker_fee_bps * states["passive_cost"] + config.taker_fee_bps * taken) / value2
-    rows["is_bps"] = 1e4 * loss2 / value2 + rows["fees_bps"]
+    rows["is_bps"] = in_bps(loss2, value2) + rows["fees_bps"]
     for part in ("spread", "impact", "timing"):
-        rows[f"{part}_bps"] = 1e4 * states[f"{part}2"] / value2
+        rows[f"{part}_bps"] = in_bps(states[f"{part}2"], value2)
     rows["passive_share"] = states["passive_lots"] / lots
     rows["completion"] = 1.0 - states["forced_lots"] / lots
     rows["extrapolated_share"] = states["extrapolated_lots"] / lots

@@ -20,16 +20,19 @@ from numba import njit
 from numpy.typing import NDArray
 
 from feature_repo.errors import InputError
+from serving.contracts.tca import lost2
 from training.market.fills import AGGRESSIVE, FORCED, sweep
 from training.market.impact_features import build_reaction
 from training.market.orders import EPISODE_DTYPE, FILL_DTYPE, PARENT_DTYPE, TAKEN_CAPACITY, checked_instructions
-from training.market.queues import kernel
+from training.market.queues import inlined, kernel
 from training.market.reaction import begin_reaction, charge, next_reaction_ns, reach, settle
 from training.market.resting import join, meet_leaf, meet_row, next_leaf, quiet_until
 from training.market.tape import FIFO, Tape, best_prices, build_tape, halted, last_row, mid2_now
 
 if TYPE_CHECKING:
     from training.market.day import MarketDay
+
+_lost2 = inlined(lost2)
 
 
 class ParentError(InputError):
@@ -194,7 +197,7 @@ def cost_bps(state, mid2, maker_fee_bps, taker_fee_bps):
     """Shortfall so far in bps of the parent's arrival value, what remains marked at `mid2`; fees included."""
     cost = state.passive_cost + state.aggressive_cost + state.forced_cost
     value2 = state.lots * state.arrival_mid2
-    loss2 = state.side * (2 * cost + (state.lots - state.filled) * mid2 - value2)
+    loss2 = _lost2(state.side, 2 * cost + (state.lots - state.filled) * mid2, state.lots, state.arrival_mid2)
     fees2 = 2 * (maker_fee_bps * state.passive_cost + taker_fee_bps * (state.aggressive_cost + state.forced_cost))
     return (1e4 * loss2 + fees2) / value2
 

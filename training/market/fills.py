@@ -12,11 +12,17 @@ re-routed lots. Whom it would have met instead is not played: the level behind i
 
 import numpy as np
 
+from serving.contracts import tca
 from training.market.orders import TAKEN_CAPACITY
 from training.market.queues import inlined, kernel
 from training.market.tape import level, level_size, mean_level
 
 PASSIVE, AGGRESSIVE, FORCED = 1, 2, 3
+
+# costs and charges are those of serving's accounts, compiled here
+_fill_parts, _last_before_beyond, _next_beyond = (
+    inlined(formula) for formula in (tca.fill_parts, tca.last_before_beyond, tca.next_beyond)
+)
 
 
 @inlined
@@ -89,13 +95,10 @@ def record_fill(state, ts_ns, price, lots, kind, best, mid2, episode, fills, fil
     """
     side, shift = state.side, state.shift
     state.filled += lots
-    state.timing2 += side * (mid2 - state.arrival_mid2) * lots
-    state.impact2 += side * 2 * shift * lots
-    if kind == PASSIVE:
-        state.spread2 += side * (2 * price - mid2) * lots
-    else:
-        state.spread2 += side * (2 * best - mid2) * lots
-        state.impact2 += side * 2 * (price - best) * lots
+    timing2, spread2, impact2 = _fill_parts(side, state.arrival_mid2, price, lots, mid2, best, kind == PASSIVE)
+    state.timing2 += timing2
+    state.spread2 += spread2
+    state.impact2 += impact2 + side * 2 * shift * lots
     price += shift
     if kind == PASSIVE:
         state.passive_lots += lots
@@ -147,11 +150,11 @@ def sweep(tape, state, ts_ns, lots, limit, beyond, kind, taken_px, taken_lots, e
     if left == 0 or beyond == 0:
         return lots - left
     if best == 0:
-        price = mid2 // 2 if side > 0 else (mid2 + 1) // 2
-        best = max(np.int64(1), price + side)
+        price = _last_before_beyond(mid2, side)
+        best = _next_beyond(price, side)
     size = mean_level(tape, row, -side)
     while left > 0:
-        price = max(np.int64(1), price + side)
+        price = _next_beyond(price, side)
         free = left if price == 1 else size - taken_at(state, taken_px, taken_lots, price)
         take = min(left, free)
         if take > 0:
