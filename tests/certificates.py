@@ -23,8 +23,10 @@ class Authority:
         )
         self.certificate.write_bytes(own.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
 
-    def issue(self, common_name: str, organisation: str = "desk") -> tuple[Path, Path]:
-        """Files of a certificate for 127.0.0.1 with this subject, and of its key."""
+    def issue(
+        self, common_name: str, organisation: str = "desk", *, host: str = "127.0.0.1", expired: bool = False
+    ) -> tuple[Path, Path]:
+        """Files of a certificate for `host`, an address or a name, with this subject, and of its key."""
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name(
             [
@@ -32,9 +34,9 @@ class Authority:
                 x509.NameAttribute(NameOID.COMMON_NAME, common_name),
             ]
         )
-        made = self._builder(subject, key.public_key()).add_extension(
-            x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False
-        )
+        name = x509.IPAddress(ip_address(host)) if host[0].isdigit() else x509.DNSName(host)
+        made = self._builder(subject, key.public_key(), timedelta(minutes=-1) if expired else timedelta(hours=1))
+        made = made.add_extension(x509.SubjectAlternativeName([name]), critical=False)
         stem = common_name.replace(" ", "_").replace(",", "_").replace("=", "_")
         certificate, private = self.folder / f"{stem}.pem", self.folder / f"{stem}.key"
         certificate.write_bytes(made.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
@@ -45,7 +47,9 @@ class Authority:
         )
         return certificate, private
 
-    def _builder(self, subject: x509.Name, key: ec.EllipticCurvePublicKey) -> x509.CertificateBuilder:
+    def _builder(
+        self, subject: x509.Name, key: ec.EllipticCurvePublicKey, left: timedelta = timedelta(hours=1)
+    ) -> x509.CertificateBuilder:
         now = datetime.now(UTC)
         builder = x509.CertificateBuilder(self._name, subject, key, x509.random_serial_number())
-        return builder.not_valid_before(now - timedelta(hours=1)).not_valid_after(now + timedelta(hours=1))
+        return builder.not_valid_before(now - timedelta(hours=1)).not_valid_after(now + left)

@@ -1,9 +1,13 @@
 """Starting and stopping FIX sessions, the TestRequest barrier, and the probe that watches a session by itself."""
 
 import logging
+import secrets
+import socket
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
 from itertools import count
 from typing import Any
 
@@ -11,8 +15,20 @@ import quickfix
 
 from serving.wire.fix_application import FixHandler, GuardedApplication
 from serving.wire.fix_fields import TEST_REQUEST, Tag, build
-from serving.wire.fix_settings import FixSettings, acceptor_settings, initiator_settings, names, session_ids
+from serving.wire.fix_listen import keep_to_loopback
+from serving.wire.fix_settings import (
+    FixSettings,
+    FixTls,
+    acceptor_settings,
+    initiator_settings,
+    is_set,
+    names,
+    ports,
+    session_ids,
+)
+from serving.wire.fix_vouched import VouchedApplication
 from serving.wire.identity import is_loopback
+from serving.wire.tls_line import LOOPBACK, TlsAcceptorLine, TlsInitiatorLine
 
 log = logging.getLogger(__name__)
 LOGOUT_S = 2.0
@@ -24,24 +40,52 @@ class FixDownError(ConnectionError):
 
 
 class FixAcceptor:
-    """An acceptor for any `quickfix.Application`; one thread a session calls it. `GuardedApplication` never raises."""
+    """An acceptor for any `quickfix.Application`; one thread a session calls it. `GuardedApplication` never raises.
 
-    def __init__(self, application: quickfix.Application, settings: FixSettings) -> None:
+    With TLS the acceptor itself listens on loopback alone, and takes the logons that its line brings.
+    `quickfix.SessionSettings` in place of ours hold any sessions, of any version, as QuickFIX knows them: without TLS,
+    reached from this machine alone.
+    """
+
+    def __init__(self, application: quickfix.Application, settings: FixSettings | quickfix.SessionSettings) -> None:
+        """Raises ValueError where TLS lacks the subject of a peer's certificate, OSError where its files do not fit."""
         self.settings = settings
-        self.sessions = dict(zip(settings.peers, session_ids(settings), strict=True))
+        self.line: TlsAcceptorLine | None = None
+        self._kept: socket.socket | None = None  # the inner port, until QuickFIX listens there
+        self._place = "the ports of QuickFIX's settings"
         # QuickFIX keeps references without owning them: what it uses must live as long as it does
-        self._parts = _parts(application, acceptor_settings(settings), settings)
+        self._parts: tuple[Any, ...]
+        if isinstance(settings, FixSettings):
+            self.sessions = dict(zip(settings.peers, session_ids(settings), strict=True))
+            self._place = f"{settings.host}:{settings.port}"
+            if settings.tls is not None:
+                application, settings = self._behind_line(application, settings, settings.tls)
+            self._parts = _parts(application, acceptor_settings(settings), settings.log is not None)
+        else:
+            self.sessions = {session.toString(): session for session in settings.getSessions()}
+            self._parts = _parts(application, settings, is_set(settings, "FileLogPath"))
         # the one without threads now and then ends the process when it is stopped (quickfix-tls 1.16.0.1rc1)
-        kind = quickfix.ThreadedSocketAcceptor if settings.tls is None else quickfix.ThreadedSSLSocketAcceptor
-        self._acceptor: Any = kind(*self._parts)
+        self._acceptor: Any = quickfix.ThreadedSocketAcceptor(*self._parts)
 
     def start(self) -> None:
         """Listen. Raises OSError where the port cannot be had."""
+        settings = self.settings
         try:
             self._acceptor.start()
+            for port in ports(self._parts[2]):
+                if not keep_to_loopback(port) and not isinstance(settings, FixSettings):
+                    raise OSError(f"port {port} cannot be kept to this machine")
+            if self.line is not None:
+                self.line.start(settings.host, settings.port)
         except (quickfix.ConfigError, quickfix.RuntimeError) as error:
             self._acceptor, self._parts = None, ()
-            raise OSError(f"FIX cannot listen on {self.settings.host}:{self.settings.port}: {error}") from error
+            raise OSError(f"FIX cannot listen on {self._place}: {error}") from error
+        except OSError as error:
+            self.stop()
+            raise OSError(f"FIX cannot listen on {self._place}: {error}") from error
+        finally:
+            if self._kept is not None:
+                self._kept.close()
 
     def stop(self) -> None:
         """Log out and close, within some seconds."""
@@ -50,9 +94,30 @@ class FixAcceptor:
             self._acceptor.stop(True)
         # its end must come now: a session that is collected later takes the next one of the same name with it
         self._acceptor, self._parts = None, ()
+        if self.line is not None:
+            self.line.stop()
+
+    def _behind_line(
+        self, application: quickfix.Application, settings: FixSettings, tls: FixTls
+    ) -> tuple[quickfix.Application, FixSettings]:
+        subjects = dict(tls.subjects)
+        if missing := [peer for peer in settings.peers if not subjects.get(peer)]:
+            raise ValueError(f"TLS without the subject of {', '.join(missing)}: any certificate could log on as it")
+        vouched, source = VouchedApplication(application), _source()
+        self._kept = socket.socket()
+        self._kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._kept.bind((LOOPBACK, 0))
+        inner = self._kept.getsockname()
+        context = tls.context(server=True)
+        self.line = TlsAcceptorLine(settings.comp_id, subjects, context, inner, vouched.vouch, source=source)
+        only = ("AllowedRemoteAddresses", source)
+        return vouched, replace(settings, host=LOOPBACK, port=inner[1], tls=None, more=(*settings.more, only))
 
     def send(self, peer: str, message: quickfix.Message) -> bool:
-        """Hand a message to a session; it is stored, and sent when the session is up. False where a veto held it."""
+        """Hand a message to a session; it is stored, and sent when the session is up. False where a veto held it.
+
+        `peer` is a key of `sessions`: the other end's CompID, with QuickFIX's settings `FIX.4.4:ISLD->TW`.
+        """
         return bool(quickfix.Session.sendToTarget(message, self.sessions[peer]))
 
 
@@ -60,17 +125,25 @@ class FixInitiator:
     """One session to a venue, reconnecting by itself."""
 
     def __init__(self, handler: FixHandler, settings: FixSettings, token: str = "") -> None:
-        """`token` is given as the logon's Password, on loopback alone; it stays in the store's files."""
-        if token and not is_loopback(settings.host):
+        """`token` is given as the logon's Password, on loopback or over TLS; it stays in the store's files.
+
+        Raises ValueError for what does not fit together, OSError where TLS's files cannot be used.
+        """
+        if token and settings.tls is None and not is_loopback(settings.host):
             raise ValueError(f"a token for {settings.host}, which is not a loopback address: use certificates")
         self.settings = settings
         self.peer = settings.peers[0]
         self.app = GuardedApplication(handler, token=token)
+        self.line: TlsInitiatorLine | None = None
         self._session = session_ids(settings)[0]
-        self._parts = _parts(self.app, initiator_settings(settings), settings)
+        if (tls := settings.tls) is not None:
+            context, address = tls.context(server=False), (settings.host, settings.port)
+            subject = dict(tls.subjects).get(self.peer, "")
+            self.line = TlsInitiatorLine(self.peer, context, address, tls.server_name or settings.host, subject)
+            settings = replace(settings, host=LOOPBACK, port=self.line.port, tls=None)
+        self._parts = _parts(self.app, initiator_settings(settings), settings.log is not None)
         # the one without threads never connects again after a logout by the other end (quickfix-tls 1.16.0.1rc1)
-        kind = quickfix.ThreadedSocketInitiator if settings.tls is None else quickfix.ThreadedSSLSocketInitiator
-        self._initiator: Any = kind(*self._parts)
+        self._initiator: Any = quickfix.ThreadedSocketInitiator(*self._parts)
 
     @property
     def is_up(self) -> bool:
@@ -79,6 +152,8 @@ class FixInitiator:
 
     def start(self) -> None:
         """Connect, and go on trying."""
+        if self.line is not None:
+            self.line.start()
         self._initiator.start()
 
     def stop(self) -> None:
@@ -87,6 +162,8 @@ class FixInitiator:
             _log_out([self._session])
             self._initiator.stop(True)
         self._initiator, self._parts = None, ()  # as with the acceptor
+        if self.line is not None:
+            self.line.stop()
 
     def send(self, message: quickfix.Message) -> None:
         """Send a message now or not at all.
@@ -171,11 +248,18 @@ class SessionProbe:
         return f"{peer} did not answer a test request within {self._timeout_s:g} s"
 
 
-def _parts(
-    application: quickfix.Application, built: quickfix.SessionSettings, settings: FixSettings
-) -> tuple[Any, ...]:
+def _parts(application: quickfix.Application, built: quickfix.SessionSettings, logged: bool) -> tuple[Any, ...]:
     parts = (application, quickfix.FileStoreFactory(built), built)
-    return parts if settings.log is None else (*parts, quickfix.FileLogFactory(built))
+    return (*parts, quickfix.FileLogFactory(built)) if logged else parts
+
+
+def _source() -> str:
+    """An address of loopback by chance, where there are many (Linux): QuickFIX turns all others away unheard."""
+    address = f"127.{secrets.randbelow(254) + 1}.{secrets.randbelow(256)}.{secrets.randbelow(254) + 1}"
+    with suppress(OSError), socket.socket() as probe:
+        probe.bind((address, 0))
+        return address
+    return LOOPBACK
 
 
 def _log_out(sessions: list[quickfix.SessionID]) -> None:

@@ -1,4 +1,4 @@
-"""QuickFIX's settings built in code: sessions, stores, TLS.
+"""QuickFIX's settings built in code: sessions and stores. TLS is not among them: `tls_line` does it.
 
 Sequence policy: numbers are kept in the store across restarts and never reset by the session itself (`NonStopSession`,
 no reset on logon, logout or disconnect), so that what was missed while a line was down is asked for again at logon.
@@ -9,6 +9,7 @@ Without `dictionary` messages are not validated against FIX44.xml (the wheel doe
 every field that it reads itself. Repeating groups are then not understood, and none is used here.
 """
 
+import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,15 +19,35 @@ import quickfix
 from serving.wire.identity import is_loopback
 
 BEGIN_STRING = "FIX.4.4"
+ONLY_FROM = "127.0.0.1"
 
 
 @dataclass(frozen=True)
 class FixTls:
-    """Certificate, key and authority of a session: both ends show a certificate of that authority."""
+    """Certificate, key and authority of an end, and whose certificate the other ends must show."""
 
     certificate: Path
     key: Path
     authority: Path
+    subjects: tuple[tuple[str, str], ...] = ()
+    """CompID and subject (`identity.subject_of`) of other ends. An acceptor needs every peer's; an initiator without
+    one believes whoever has the server's name from the authority."""
+    server_name: str = ""  # initiator: what the venue's certificate must name; the host where absent
+
+    def context(self, *, server: bool) -> ssl.SSLContext:
+        """TLS 1.2 or 1.3, with a certificate of the authority at both ends; a client's compares the server's name.
+
+        Raises OSError (ssl.SSLError is one) for files that cannot be read or do not fit.
+        """
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER if server else ssl.PROTOCOL_TLS_CLIENT)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.options |= ssl.OP_NO_RENEGOTIATION
+        context.load_cert_chain(self.certificate, self.key)
+        context.load_verify_locations(self.authority)
+        context.verify_mode = ssl.CERT_REQUIRED
+        if server:
+            context.num_tickets = 0  # no session is taken up again: each connection shows its certificate
+        return context
 
 
 @dataclass(frozen=True)
@@ -55,6 +76,8 @@ class FixSettings:
             raise ValueError(f"heartbeat_s {self.heartbeat_s} is not from 1 to 60")
         if not self.peers or len({self.comp_id, *self.peers}) != len(self.peers) + 1:
             raise ValueError(f"CompIDs {self.comp_id} and {', '.join(self.peers) or 'none'} must be different ones")
+        if self.tls is not None and (strange := {name for name, _ in self.tls.subjects} - set(self.peers)):
+            raise ValueError(f"a certificate's subject is given for {', '.join(sorted(strange))}, which is no peer")
 
 
 def session_ids(settings: FixSettings) -> list[quickfix.SessionID]:
@@ -64,7 +87,9 @@ def session_ids(settings: FixSettings) -> list[quickfix.SessionID]:
 
 def acceptor_settings(settings: FixSettings) -> quickfix.SessionSettings:
     """Settings of an acceptor for every peer."""
-    own = {"SocketAcceptHost": settings.host, "SocketAcceptPort": str(settings.port), "SocketReuseAddress": "Y"}
+    own = {"SocketAcceptPort": str(settings.port), "SocketReuseAddress": "Y"}
+    # it listens on every address of the machine (see fix_listen), and hangs up on whoever comes from another one
+    own["AllowedRemoteAddresses"] = ONLY_FROM
     return _build(settings, {"ConnectionType": "acceptor", **own})
 
 
@@ -97,11 +122,9 @@ def _build(settings: FixSettings, own: dict[str, str]) -> quickfix.SessionSettin
     if settings.log is not None:
         settings.log.mkdir(parents=True, exist_ok=True)
         values["FileLogPath"] = str(settings.log)
-    if settings.tls is not None:
-        values |= _tls(settings.tls, server=own["ConnectionType"] == "acceptor")
     values |= dict(settings.more)
     built = quickfix.SessionSettings()
-    built.set(_dictionary(values))  # TLS is read from here alone
+    built.set(_dictionary(values))
     for session in session_ids(settings):
         built.set(session, _dictionary(values))
     return built
@@ -114,15 +137,14 @@ def _dictionary(values: dict[str, str]) -> quickfix.Dictionary:
     return entry
 
 
-def _tls(tls: FixTls, server: bool) -> dict[str, str]:
-    side = "Server" if server else "Client"
-    return {
-        "SSLProtocol": "+TLSv1_2 +TLSv1_3",
-        f"{side}CertificateFile": str(tls.certificate),
-        f"{side}CertificateKeyFile": str(tls.key),
-        "CertificationAuthoritiesFile": str(tls.authority),
-        "CertificateVerifyLevel": "2",
-    }
+def is_set(settings: quickfix.SessionSettings, name: str) -> bool:
+    """Whether a setting of QuickFIX's is given, for all sessions or for one."""
+    return settings.get().has(name) or any(settings.get(session).has(name) for session in settings.getSessions())
+
+
+def ports(settings: quickfix.SessionSettings) -> list[int]:
+    """Where an acceptor of these settings listens."""
+    return sorted({settings.get(session).getInt("SocketAcceptPort") for session in settings.getSessions()})
 
 
 def names(sessions: Sequence[quickfix.SessionID]) -> tuple[str, ...]:

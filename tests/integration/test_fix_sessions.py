@@ -388,7 +388,8 @@ def test_stranger_is_not_let_in(tmp_path):
 def test_tls_session_wants_a_certificate_of_the_authority(tmp_path):
     authority, stranger = Authority(tmp_path), Authority(tmp_path, "stranger")
     notes, port = Notes(), free_port()
-    venue_tls = FixTls(*authority.issue("venue"), authority.certificate)
+    subjects = (("GATE", "commonName=honest gate,organizationName=desk"),)
+    venue_tls = FixTls(*authority.issue("venue"), authority.certificate, subjects)
     acceptor = FixAcceptor(
         GuardedApplication(notes), FixSettings("VENUE", ("GATE",), tmp_path / "v", port, heartbeat_s=1, tls=venue_tls)
     )
@@ -417,7 +418,7 @@ def test_tls_session_wants_a_certificate_of_the_authority(tmp_path):
 def test_tls_initiator_does_not_log_on_to_a_venue_of_another_authority(tmp_path):
     authority, stranger = Authority(tmp_path), Authority(tmp_path, "stranger")
     notes, port = Notes(), free_port()
-    tls = FixTls(*stranger.issue("venue"), authority.certificate)
+    tls = FixTls(*stranger.issue("venue"), authority.certificate, (("GATE", "commonName=gate,organizationName=desk"),))
     acceptor = FixAcceptor(
         GuardedApplication(notes), FixSettings("VENUE", ("GATE",), tmp_path / "v", port, heartbeat_s=1, tls=tls)
     )
