@@ -33,6 +33,7 @@ class _Round:
         self.came: dict[str, int] = {}  # reports so far
         self.done: set[str] = set()  # venues that listed everything
         self.one: dict[tuple[str, int], OrderState] = {}
+        self.stood: dict[int, tuple[int | None, ...]] = {}  # how an order stood when the venue was asked (`_stand`)
         self.changed = asyncio.Event()
 
 
@@ -102,6 +103,7 @@ class Reconciler:
             return OrderStatus(
                 order_id=order_id, is_open=state.is_open, price_ticks=state.price_ticks or 0, lots=state.lots,
                 filled_lots=state.filled_lots, fills=tuple(fills.get((venue, order_id), ())),
+                is_old=this.stood.get(order_id) != self._stand(self._gateway.state.orders[order_id]),
             )  # fmt: skip
 
         open_at_venue = {venue: set(this.open.get(venue, {})) for venue in this.done}
@@ -119,9 +121,19 @@ class Reconciler:
             self._gateway.commit(read_now())
         return (*breaks, *silent)
 
+    def _stand(self, order: Order) -> tuple[int | None, ...]:
+        """What a replace changes, and which one is pending: other scopes trade on while a book is compared."""
+        pending_ns = self._gateway.unanswered.sent_ns(order, "replace")
+        return order.price_ticks, order.lots, order.new_price, order.new_lots, pending_ns
+
     async def _ask_open(self, this: _Round, deadline: float) -> None:
         for venue, session in self._sessions.items():
             this.open[venue] = {}
+            this.stood |= {
+                order.id: self._stand(order)
+                for order in self._gateway.state.open_orders.values()
+                if order.request.venue == venue
+            }
             try:
                 session.ask_open(f"{this.prefix}-all")
             except FixDownError as error:
@@ -136,6 +148,7 @@ class Reconciler:
         ]
         for order in missing:
             session = self._sessions[order.request.venue]
+            this.stood[order.id] = self._stand(order)
             try:
                 session.ask_one(order.id, order.request.symbol, order.request.side, f"{this.prefix}-{order.id}")
             except FixDownError as error:

@@ -28,6 +28,7 @@ class OrderStatus(msgspec.Struct, frozen=True, kw_only=True):
     lots: int  # in all
     filled_lots: int
     fills: tuple[Filled, ...] = ()  # every execution that stands
+    is_old: bool = False  # the order was changed since the venue was asked: price and lots may be from before
 
 
 Ask = Callable[[str, int], OrderStatus | None]
@@ -120,14 +121,21 @@ def _follow(gateway: Gateway, order: Order, status: OrderStatus | None, now: Now
     elif order.is_open:
         if order.status == Status.IN_FLIGHT:
             gateway.on_report(venue, Acked(order_id=order.id, ts_ns=ts_ns), now)
+        if status.is_old:
+            return _filled_elsewhere(order, status)
         if order.new_lots and (status.price_ticks, status.lots) != (order.new_price, order.new_lots):
             gateway.on_report(venue, ReplaceRejected(order_id=order.id, ts_ns=ts_ns, reason="not in force"), now)
         if order.price_ticks and (status.price_ticks, status.lots) != (order.price_ticks, order.lots):
             report = Replaced(order_id=order.id, ts_ns=ts_ns, price_ticks=status.price_ticks, lots=status.lots)
             gateway.on_report(venue, report, now)
-    if order.filled != status.filled_lots:
-        return [f"order {order.id} is filled with {order.filled} lots here, {status.filled_lots} at venue {venue}"]
-    return []
+    return _filled_elsewhere(order, status)
+
+
+def _filled_elsewhere(order: Order, status: OrderStatus) -> list[str]:
+    if order.filled == status.filled_lots:
+        return []
+    venue = order.request.venue
+    return [f"order {order.id} is filled with {order.filled} lots here, {status.filled_lots} at venue {venue}"]
 
 
 def _cancel_orphan(gateway: Gateway, venue: str, order_id: int, now: Now) -> None:

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from serving.contracts.orders import Cancel
+from serving.contracts.orders import Busted, Cancel, Cancelled, Corrected, Report
 from serving.gateway.changes import approve_limits, propose_limits
 from serving.gateway.clock_offset import kernel_offset_ns
 from serving.gateway.config import ConfigError, VenueConfig, load_book, load_venues
@@ -35,6 +35,7 @@ from serving.gateway.limits import Limits
 from serving.gateway.live import Now
 from serving.gateway.observing import Histogram
 from serving.gateway.order_server import OrderServer, journalled_reports, told_by
+from serving.gateway.order_table import Order
 from serving.gateway.reconciling import Reconciler
 from serving.gateway.recovery import arm, open_gateway
 from serving.gateway.reloading import Reloading
@@ -43,6 +44,7 @@ from serving.gateway.watch import Watch
 from serving.observe.metrics import Pulse
 from serving.wire.identity import Directory
 from serving.wire.link import serve
+from serving.wire.messages import OrderState
 
 log = logging.getLogger(__name__)
 PAPER = ("CN=paper one", "CN=paper two")
@@ -300,7 +302,13 @@ class GatewayService:
     def _follow(self, came: Came, now: Now) -> None:
         gateway, answer, report = self.gateway, came.answer, came.report
         assert answer is not None
-        self.sessions[came.venue].ids.take(answer)
+        ids = self.sessions[came.venue].ids
+        if ids.is_echo(answer):
+            log.warning(
+                "venue %s answered replace %d of order %d again", came.venue, answer.request_id, answer.order_id
+            )
+            return
+        ids.take(answer)
         if answer.is_status:
             self.reconciler.take(came.venue, answer, came.total)
             return
@@ -312,9 +320,21 @@ class GatewayService:
             if said != meant:
                 self.halt(f"venue {came.venue} reports order {order.id} as {said}, it is {meant}")
                 return
+        was_open = order is not None and order.is_open
         gateway.on_report(came.venue, report, now)
+        if order is not None and answer.state is not None:
+            self._distrust(came.venue, order, report, answer.state, was_open)
         if gateway.broken and order is not None:  # nothing is journalled any more: tell at once
             self.orders.tell(order, report)
+
+    def _distrust(self, venue: str, order: Order, report: Report, state: OrderState, was_open: bool) -> None:
+        """Halt where a report's own totals say that more may trade, or has traded, than the book now counts."""
+        if isinstance(report, Cancelled) and was_open and state.filled_lots > order.filled:
+            self.halt(
+                f"venue {venue} cancelled order {order.id} with {state.filled_lots} lots filled, {order.filled} here"
+            )
+        elif isinstance(report, Busted | Corrected) and not order.is_open and state.left_lots > 0:
+            self.halt(f"venue {venue} holds {state.left_lots} lots of order {order.id} open again, it is done here")
 
     def _drop_failed(self, reason: str) -> None:
         self.came(Came("", halt=reason))

@@ -15,7 +15,7 @@ from scripted_venue import ASK, BID, ScriptedVenue
 from serving.contracts.decisions import Allowed, Denied
 from serving.contracts.orders import Acked, Cancelled, Filled, Rejected
 from serving.wire.feed import Ask
-from serving.wire.messages import CancelOrder, NewOrder, OrderState
+from serving.wire.messages import CancelOrder, NewOrder, OrderState, ReplaceOrder
 
 _WORLDS = itertools.count(1)
 
@@ -209,6 +209,73 @@ def test_fill_after_a_confirmed_cancel_still_counts(world):
 
     world.run(go())
     assert world.position == before + 3
+
+
+def test_cancel_that_tells_of_fills_that_never_came_halts(world):
+    async def go():
+        desk = await world.desk()
+        answer = await desk.allowed(desk.order(price=BID, lots=5))
+        await desk.until(lambda: desk.of(Acked, answer.order_id))
+        world.venue.say("4", world.venue.state(world.sent()[0], "cancelled", 3))
+        await asyncio.to_thread(world.halted, "with 3 lots filled, 0 here")
+
+    world.run(go())
+
+
+def test_bust_that_opens_a_done_order_again_halts(world):
+    order = order_of(world)
+    exec_id = world.venue.say("F", world.venue.state(order, "filled", 5), last=(BID, 5))
+    until(lambda: ("SYN", exec_id) in world.gateway.state.executions, "the fill")
+    world.venue.say("H", world.venue.state(order), exec_ref=exec_id)
+    world.halted("holds 5 lots of order")
+    world.venue.say("F", world.venue.state(order, "filled", 5), world.venue.drop, last=(BID, 5), exec_id="again")
+    world.venue.say("H", world.venue.state(order), world.venue.drop, exec_ref="again")
+    world.venue.say("H", world.venue.state(order), world.venue.drop, exec_ref=exec_id)
+
+
+@pytest.mark.parametrize("kind", ["replaced", "rejected"])
+def test_echo_of_an_answered_replace_is_no_answer_to_the_next(world, kind):
+    async def go():
+        desk = await world.desk()
+        request = desk.order(price=BID, lots=5)
+        answer = await desk.allowed(request)
+        await desk.until(lambda: desk.of(Acked, answer.order_id))
+        order = world.sent()[0]
+        book = world.gateway.state.orders[answer.order_id]
+
+        async def replace(lots):
+            await desk.allowed(desk.change(request.key, BID, lots))
+            found = lambda: [asked for asked in world.venue.of(ReplaceOrder) if asked.lots == lots]  # noqa: E731
+            until(found, "the replace")
+            return found()[-1]
+
+        def say(asked):
+            if kind == "rejected":
+                world.venue.refuse(asked.cl_ord_id, "G")
+            else:
+                state = world.venue.state(order, cl_ord_id=asked.cl_ord_id)._replace(
+                    lots=asked.lots, left_lots=asked.lots
+                )
+                world.venue.say("5", state, orig=order.cl_ord_id)
+
+        first = await replace(6)
+        say(first)
+        await asyncio.to_thread(until, lambda: not book.new_lots, "its answer")
+        second = await replace(50)
+        say(first)
+        say(first)
+        await asyncio.sleep(0.1)
+        held = book.open_lots
+        say(second)
+        await asyncio.to_thread(until, lambda: not book.new_lots, "its answer")
+        settled = book.open_lots
+        world.venue.say("4", world.venue.state(order, "cancelled"))
+        await desk.until(lambda: desk.of(Cancelled, answer.order_id))
+        return held, settled
+
+    held, settled = world.run(go())
+    assert held == 50 and settled == (50 if kind == "replaced" else 5)
+    assert not world.gateway.state.node("venue", "SYN").tripped
 
 
 def test_business_reject_is_the_answer_to_its_order(world):

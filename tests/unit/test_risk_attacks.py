@@ -1,5 +1,8 @@
 """What a hostile trader, or a venue that errs in his favour, tries against the controls: each way past one was open."""
 
+import asyncio
+
+import pytest
 from gateway_world import ANN, CLOSES_NS, DAY, INSTRUMENTS, OPENS_NS, SYMBOL, TICK_VALUE, VENUE, World, limits_of
 
 from serving.contracts.decisions import Allowed, Denied
@@ -7,6 +10,9 @@ from serving.contracts.orders import Acked, Corrected, Filled
 from serving.gateway.day import end_day, start_day
 from serving.gateway.kill import enable
 from serving.gateway.live import SECOND_NS
+from serving.gateway.reconciling import Reconciler
+from serving.wire.fix_reports import Answer
+from serving.wire.messages import OrderState
 
 
 def assert_denied(decision, control):
@@ -92,3 +98,61 @@ def test_turnover_of_a_correction_counts_what_is_more_and_is_never_given_back():
         lots += 5 if now_lots == 95 else 0
         node = world.state.all
         assert (node.traded_lots, node.traded_value) == (lots, value * TICK_VALUE)
+
+
+class VenueOfReconciler:
+    """What `Reconciler` needs of a session and a drop copy: answers at once, and then something happens."""
+
+    name = "SIM"
+
+    def __init__(self, world, then):
+        self.world, self.then, self.strangers = world, then, {}
+
+    def ask_open(self, request):
+        open_orders = [(i, order) for i, order in self.world.venue.orders.items() if order.is_open]
+        for order_id, order in open_orders:
+            state = OrderState(
+                str(order_id), "V1", SYMBOL, order.side, "new", order.price, order.lots, order.filled,
+                order.lots - order.filled,
+            )  # fmt: skip
+            self.reconciler.take(VENUE, Answer(order_id, order_id, None, state, True, request), len(open_orders))
+
+    def is_caught_up(self, limit_s):
+        self.then()
+        return True
+
+    def fills(self):
+        return [fill for _, fill in self.world.venue.drop_copy()]
+
+
+def reconcile_while(world, then, monkeypatch):
+    """What a reconciliation finds while `then` happens after the venue's answer."""
+    monkeypatch.setattr("serving.gateway.reconciling.read_now", world.clock)
+    session = VenueOfReconciler(world, then)
+    session.reconciler = Reconciler(world.gateway, {VENUE: session}, {VENUE: session}, 1.0, lambda: 0)
+    return asyncio.run(session.reconciler.run())
+
+
+@pytest.mark.parametrize("answered", [True, False])
+def test_replace_during_a_reconciliation_keeps_what_it_reserves(answered, monkeypatch):
+    """The venue listed its orders before the replace: another scope is compared while this one trades on."""
+    world = World(limits_of(max_position_lots=200))
+    world.work(key="a", lots=100)
+
+    def replace():
+        world.submit(world.replace("a", 10_000, 150))
+        if answered:
+            world.report(world.venue.replaced(1))
+
+    assert reconcile_while(world, replace, monkeypatch) == ()
+    assert world.state.open_orders[1].open_lots == 150 and not world.state.node("venue", VENUE).tripped
+    assert_denied(world.send(lots=51), "position")
+
+
+def test_reconciliation_settles_a_replace_that_was_pending_when_the_venue_was_asked(monkeypatch):
+    world = World()
+    world.work(key="a", lots=100)
+    world.submit(world.replace("a", 10_000, 150))
+    world.venue.orders[1].price, world.venue.orders[1].lots = 10_000, 150  # followed, and the answer was lost
+    assert reconcile_while(world, lambda: None, monkeypatch) == ()
+    assert (world.state.orders[1].lots, world.state.orders[1].new_lots) == (150, 0)
