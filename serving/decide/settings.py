@@ -7,6 +7,7 @@ from typing import Self
 from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from serving.observe.alerts import check_webhook
 from serving.wire.identity import is_loopback, server_tls
 
 
@@ -49,8 +50,7 @@ class DecideSettings(BaseSettings):
             raise ValueError(f"host {self.host} is not a loopback address: TLS needs certificate, key and authority")
         if not all(given) and not self.tokens and not self.allow_anonymous_loopback:
             raise ValueError("nobody could ask: give tokens, TLS, or allow_anonymous_loopback")
-        if self.alert_url is not None and not self.alert_url.startswith(("http://", "https://")):
-            raise ValueError(f"alert_url {self.alert_url!r} is neither http nor https")
+        check_webhook(self.alert_url, self.alert_token_file is not None)
         return self
 
     @property

@@ -3,9 +3,10 @@
 from collections.abc import Mapping
 from datetime import date, datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, Self, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Self, TypeVar
 
 import msgspec
+from cryptography import x509
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from serving.gateway.day import Book
@@ -15,6 +16,9 @@ from serving.gateway.people import person
 from serving.wire.fix_numbers import FixNumberError, Scale
 from serving.wire.fix_settings import FixTls
 from serving.wire.identity import TOKEN_LEAST, Directory, Principal, is_loopback
+
+if TYPE_CHECKING:
+    from serving.gateway.settings import GatewaySettings
 
 AdminScope = Literal["read", "kill", "risk", "arm", "posture"]
 ADMIN_SCOPES: tuple[AdminScope, ...] = ("read", "kill", "risk", "arm", "posture")
@@ -40,10 +44,12 @@ class FixConfig(_Strict):
     comp_id: Name = "GATEWAY"
     peer: Name = "VENUE"
     heartbeat_s: int = Field(5, ge=1, le=60)
-    token_file: str | None = None  # holds the logon's Password; on loopback alone
+    token_file: str | None = None  # holds the logon's Password; on loopback, or over TLS beside the certificate
     certificate: str | None = None
     key: str | None = None
     authority: str | None = None
+    server_name: str | None = None  # what the venue's certificate must name; `host` where absent
+    subject: str | None = None  # whose it must be, as `serving.wire.identity.subject_of` writes it; anybody's if absent
     dictionary: str | None = None
 
     @model_validator(mode="after")
@@ -53,15 +59,17 @@ class FixConfig(_Strict):
             raise ValueError("certificate, key and authority go together")
         if not all(given) and not is_loopback(self.host):
             raise ValueError(f"host {self.host} is not a loopback address: certificate, key and authority are needed")
-        if self.token_file is not None and not is_loopback(self.host):
-            raise ValueError(f"a token for {self.host}, which is not a loopback address")
+        if not all(given) and (self.server_name or self.subject):
+            raise ValueError("server_name and subject are of a certificate, and there is no TLS")
         return self
 
     def tls(self, folder: Path) -> FixTls | None:
         """Files of the session's TLS, None without."""
         if self.certificate is None or self.key is None or self.authority is None:
             return None
-        return FixTls(folder / self.certificate, folder / self.key, folder / self.authority)
+        subjects = () if self.subject is None else ((self.peer, self.subject),)
+        paths = (folder / self.certificate, folder / self.key, folder / self.authority)
+        return FixTls(*paths, subjects, self.server_name or "")
 
 
 class SymbolConfig(_Strict):
@@ -177,22 +185,28 @@ def _check_strategies(principals: tuple[Principal, ...]) -> None:
                 raise ValueError(f"strategy {strategy} is of accounts {owner} and {item.account}: name them apart")
 
 
-def load_people(path: Path, clients: tuple[Principal, ...]) -> tuple[Commander, ...]:
+def load_people(
+    path: Path, clients: tuple[Principal, ...], services: Mapping[str, str] | None = None
+) -> tuple[Commander, ...]:
     """`people: [{subject, scopes, token_sha256, runs_model}]`: who may command.
 
-    Raises ConfigError, also where one person stands twice, where someone of the order port is given any scope, and
-    where a process that runs a model is given more than to read and to tighten.
+    `services`: subjects of certificates that are no person's, and whose they are. Raises ConfigError, also where one
+    person stands twice, where someone of the order port or one of `services` is given any scope, and where a process
+    that says that it runs a model is given more than to read and to tighten.
     """
     found = []
     seen: dict[str, str] = {}
     client_tokens = {item.token_sha256 for item in clients if item.token_sha256}
     client_subjects = {_spelled(item.subject, path) for item in clients if item.subject}
+    others = {_spelled(subject, path): whose for subject, whose in (services or {}).items()}
     for number, item in enumerate(_read(path, "people", list)):
         where = f"{path}: people[{number}]"
         entry = _model(_Person, item, where)
         subject = _spelled(entry.subject, path)
         if subject in client_subjects or entry.token_sha256 in client_tokens:
             raise ConfigError(f"{where}: {subject} sends orders: whoever does holds no scope of the gateway")
+        if subject in others:
+            raise ConfigError(f"{where}: {subject} is {others[subject]}, no person: it holds no scope of the gateway")
         if entry.runs_model and (more := set(entry.scopes) - MODEL_SCOPES):
             raise ConfigError(f"{where}: {subject} runs a model and may not hold {', '.join(sorted(more))}")
         for kind, value in (("subject", subject), ("token_sha256", entry.token_sha256)):
@@ -200,6 +214,32 @@ def load_people(path: Path, clients: tuple[Principal, ...]) -> tuple[Commander, 
                 raise ConfigError(f"{where}: {kind} stands twice: one person is never two")
         found.append(Commander(subject, frozenset(entry.scopes), entry.token_sha256))
     return tuple(found)
+
+
+def service_subjects(settings: "GatewaySettings", venues: Mapping[str, VenueConfig]) -> dict[str, str]:
+    """Subjects that the settings know not to be people's, and whose they are, for `load_people`.
+
+    Those named in `services`, the gateway's own certificate, and of each FIX session both ends'. Raises ConfigError.
+    """
+    found = {subject: "of a process (services)" for subject in settings.services}
+    if settings.certificate is not None:
+        found[certificate_subject(settings.certificate)] = "the gateway's own"
+    base = settings.venues.resolve().parent
+    for name, venue in venues.items():
+        for fix in (venue.fix, venue.drop_copy):
+            if fix is not None and fix.subject is not None:
+                found[fix.subject] = f"that of venue {name}"
+            if fix is not None and fix.certificate is not None:
+                found[certificate_subject(base / fix.certificate)] = f"what the gateway shows venue {name}"
+    return found
+
+
+def certificate_subject(path: Path) -> str:
+    """The subject of a certificate's file, for `people.person`. Raises ConfigError."""
+    try:
+        return x509.load_pem_x509_certificate(path.read_bytes()).subject.rfc4514_string()
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: {error}") from error
 
 
 def load_book(path: Path) -> Book:

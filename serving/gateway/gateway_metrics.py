@@ -22,10 +22,10 @@ PREFIX = "shortfall_gateway_"
 
 
 class GatewayCollector(Collector):
-    """Reads a running service."""
+    """Reads a running service. `shows_book`: positions, profit and use of limits too, which are not for everybody."""
 
-    def __init__(self, service: "GatewayService", seen: Observing, alerts: Alerts) -> None:
-        self._service, self._seen, self._alerts = service, seen, alerts
+    def __init__(self, service: "GatewayService", seen: Observing, alerts: Alerts, shows_book: bool = True) -> None:
+        self._service, self._seen, self._alerts, self._shows_book = service, seen, alerts, shows_book
 
     def describe(self) -> list[Metric]:
         """Nothing beforehand: names come with the values."""
@@ -35,9 +35,11 @@ class GatewayCollector(Collector):
         """Every metric."""
         yield from self._decisions()
         yield from self._standing()
-        yield from self._book()
+        yield _gauge("open_orders", "In flight and working", len(self._service.gateway.state.open_orders))
         yield from self._venues()
-        yield from self._limits()
+        if self._shows_book:
+            yield from self._book()
+            yield from self._limits()
 
     def _decisions(self) -> Iterator[Metric]:
         seen = self._seen
@@ -95,7 +97,6 @@ class GatewayCollector(Collector):
 
     def _book(self) -> Iterator[Metric]:
         state = self._service.gateway.state
-        yield _gauge("open_orders", "In flight and working", len(state.open_orders))
         names = ["account", "strategy", "symbol"]
         position = GaugeMetricFamily(PREFIX + "position_lots", "Position of a leg", labels=names)
         for leg_name, leg in state.legs.copy().items():

@@ -12,6 +12,7 @@ from serving.gateway.service import GatewayService
 from serving.gateway.settings import GatewaySettings
 from serving.observe.alerts import Alerts
 from serving.observe.metrics import MetricsServer, Probes, new_registry
+from serving.wire.identity import is_loopback
 
 log = logging.getLogger(__name__)
 
@@ -29,13 +30,15 @@ class GatewayProcess:
         service.listeners += [self.seen.hear, self.alerting.hear]
         service.orders.took_ns = self.seen.took
         registry = new_registry()
-        registry.register(GatewayCollector(service, self.seen, self.alerts))
+        scrape = "" if settings.metrics_token_file is None else read_token(settings.metrics_token_file)
+        shows_book = bool(scrape) or is_loopback(settings.metrics_host)
+        registry.register(GatewayCollector(service, self.seen, self.alerts, shows_book))
         self.admin_app = create_app(service, self.seen)
         self.admin = AdminServer(self.admin_app, settings.admin_host, settings.admin_port, settings.tls())
         self.alerting.admin_ended = lambda: self.admin.has_ended
         self.metrics = MetricsServer(
             registry, Probes(live=service.pulse.why_not, ready=self._ready), settings.metrics_host,
-            settings.metrics_port,
+            settings.metrics_port, scrape,
         )  # fmt: skip
         service.ports |= {"admin": self.admin.port, "metrics": self.metrics.port}
 

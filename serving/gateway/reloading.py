@@ -5,7 +5,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from serving.gateway.access import Access, AccessChange, approve_access, note_access, propose_access
-from serving.gateway.config import load_clients, load_people
+from serving.gateway.config import load_clients, load_people, service_subjects
 from serving.gateway.fix_out import read_now
 
 if TYPE_CHECKING:
@@ -29,7 +29,8 @@ class Reloading:
         """The files as they are now, in any thread. Raises ConfigError."""
         settings = self._service.settings
         clients = load_clients(settings.clients)
-        return Access(clients, load_people(settings.people, clients))
+        services = service_subjects(settings, self._service.venues)
+        return Access(clients, load_people(settings.people, clients, services))
 
     def begin(self) -> None:
         """Journal whose files these are. Raises JournalError."""

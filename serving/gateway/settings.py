@@ -7,6 +7,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from serving.observe.alerts import check_webhook
 from serving.wire.identity import is_loopback, server_tls
 
 
@@ -27,9 +28,15 @@ class GatewaySettings(BaseSettings):
     admin_port: int = Field(9871, ge=0, le=65535, description="Port of the admin plane; 0 takes any")
     metrics_host: str = Field("127.0.0.1", description="Address of metrics and probes")
     metrics_port: int = Field(9872, ge=0, le=65535, description="Port of metrics and probes; 0 takes any")
+    metrics_token_file: Path | None = Field(
+        None, description="File with the bearer token of /metrics; beyond loopback the book is shown with one alone"
+    )
     certificate: Path | None = Field(None, description="TLS certificate, with `key` and `authority`")
     key: Path | None = Field(None, description="TLS key")
     authority: Path | None = Field(None, description="Authority of the clients' and people's certificates")
+    services: list[str] = Field(
+        [], description="Certificate subjects of processes, as CN=decide: none may command, whatever people says (JSON)"
+    )
     clock: Literal["kernel", "assumed"] = Field(
         "kernel", description="Offset from UTC: as the kernel's time discipline says, or assumed to be none (paper)"
     )
@@ -59,8 +66,7 @@ class GatewaySettings(BaseSettings):
             raise ValueError("auto_arm and an assumed clock are for paper trading: set paper too")
         if self.auto_arm and not (is_loopback(self.host) and is_loopback(self.admin_host)):
             raise ValueError(f"auto_arm: host {self.host} and admin_host {self.admin_host} must be loopback addresses")
-        if self.alert_url is not None and not self.alert_url.startswith(("http://", "https://")):
-            raise ValueError(f"alert_url {self.alert_url!r} is neither http nor https")
+        check_webhook(self.alert_url, self.alert_token_file is not None)
         ports = [port for port in (self.order_port, self.admin_port, self.metrics_port) if port]
         if len(set(ports)) != len(ports):
             raise ValueError(f"ports {', '.join(map(str, ports))} repeat")

@@ -4,15 +4,18 @@
 
 `raise_` only puts into a bounded queue. WORKERS threads post one JSON object an alert, each tried up to TRIES times:
 one slow answer does not hold the others back. What finds the queue full is dropped and counted: the log has it anyway.
-Without an address alerts are logged and counted alone.
+Without an address alerts are logged and counted alone. A bearer token goes by https, or to this machine, and to no
+other address than the one that was given: no redirection is followed, and no proxy asked for plain http.
 """
 
+import ipaddress
 import json
 import logging
 import queue
 import threading
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from typing import Literal
 
@@ -28,10 +31,27 @@ Severity = Literal["info", "warning", "critical"]
 _LEVELS = {"info": logging.INFO, "warning": logging.WARNING, "critical": logging.CRITICAL}
 
 
+def check_webhook(url: str | None, has_token: bool) -> None:
+    """Raises ValueError for an address that alerts, or a token, must not be posted to."""
+    if url is None:
+        if has_token:
+            raise ValueError("alert_token_file without alert_url: there is nobody to give the token to")
+        return
+    parts = urllib.parse.urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError(f"alert_url {url!r} is neither http nor https")
+    if has_token and parts.scheme == "http" and not _is_loopback(parts.hostname):
+        raise ValueError(f"alert_url {url!r} is plain http beyond loopback: it would show the token; use https")
+
+
 class Alerts:
     """A bounded queue and the threads that empty it. `raise_` may be called from any thread and never blocks."""
 
     def __init__(self, process: str, url: str | None = None, token: str = "") -> None:
+        """Raises ValueError as `check_webhook` does."""
+        check_webhook(url, bool(token))
+        proxies = {scheme: proxy for scheme, proxy in urllib.request.getproxies().items() if scheme != "http"}
+        self._opener = urllib.request.build_opener(_NoRedirection, urllib.request.ProxyHandler(proxies))
         self._process, self._url, self._token = process, url, token
         self._queue: queue.Queue[dict[str, object] | None] = queue.Queue(QUEUE_MAX)
         self._threads: list[threading.Thread] = []
@@ -93,10 +113,24 @@ class Alerts:
         for attempt in range(TRIES):
             try:
                 request = urllib.request.Request(self._url, body, headers, method="POST")
-                with urllib.request.urlopen(request, timeout=TIMEOUT_S):
+                with self._opener.open(request, timeout=TIMEOUT_S):
                     return True
             except (OSError, ValueError) as error:  # HTTPError is an OSError
                 log.warning("an alert was not taken (%d of %d): %s", attempt + 1, TRIES, error)
             if self._stopping.wait(BACKOFF_S * 2**attempt):
                 break
+        return False
+
+
+class _NoRedirection(urllib.request.HTTPRedirectHandler):
+    """What is moved is a failure: urllib would take the token along to wherever the answer says."""
+
+    def redirect_request(self, *_: object) -> None:
+        """None: the answer is an HTTPError."""
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
         return False

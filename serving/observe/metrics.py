@@ -3,10 +3,12 @@
     probes = Probes(live=lambda: "", ready=lambda: "no champion is loaded")
     server = MetricsServer(registry, probes, host, port); server.start(); ...; server.stop()
 
+With a token `/metrics` is for whoever has it; probes are for everybody who reaches the port, and say little.
 A probe gives "" when all is well and else the reason, which is the body of the 503. The server has threads of its own:
 an event loop that hangs shows as a probe that says so (`Pulse`), not as a metrics port that hangs too.
 """
 
+import hmac
 import time
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -55,12 +57,14 @@ def new_registry() -> CollectorRegistry:
 class MetricsServer:
     """Serves a registry and two probes from threads of its own."""
 
-    def __init__(self, registry: CollectorRegistry, probes: Probes, host: str = "127.0.0.1", port: int = 0) -> None:
-        """Bind; `port` 0 takes any. Raises OSError where the port cannot be had."""
-        pages = _pages(registry, probes)
+    def __init__(
+        self, registry: CollectorRegistry, probes: Probes, host: str = "127.0.0.1", port: int = 0, token: str = ""
+    ) -> None:
+        """Bind; `port` 0 takes any. `token`: what a scrape must bear. Raises OSError where the port cannot be had."""
+        pages, bearer = _pages(registry, probes), f"Bearer {token}" if token else ""
 
         class Handler(_Handler):
-            answers = pages
+            answers, wanted = pages, bearer
 
         self._server = ThreadingHTTPServer((host, port), Handler)
         self._server.daemon_threads = True
@@ -97,14 +101,23 @@ def _pages(registry: CollectorRegistry, probes: Probes) -> dict[str, Page]:
     }
 
 
+def _unauthorized() -> tuple[int, str, bytes]:
+    return 401, "text/plain; charset=utf-8", b"a bearer token is needed\n"
+
+
 class _Handler(BaseHTTPRequestHandler):
     answers: dict[str, Page]
+    wanted: str
     server_version = "shortfall"
     sys_version = ""
     timeout = TIMEOUT_S
 
     def do_GET(self) -> None:  # noqa: N802 - the library's name
-        page = self.answers.get(self.path.partition("?")[0])
+        path = self.path.partition("?")[0]
+        page = self.answers.get(path)
+        given = self.headers.get("Authorization") or ""
+        if self.wanted and path == "/metrics" and not hmac.compare_digest(given.encode(), self.wanted.encode()):
+            page = _unauthorized
         try:
             status, kind, body = (404, "text/plain; charset=utf-8", b"not found\n") if page is None else page()
         except Exception as error:  # a collector failed: say so, and stay up

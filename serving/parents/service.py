@@ -98,7 +98,9 @@ class ParentsService:
                 loop.add_signal_handler(name, self._stop.set)
         listener = socket.create_server((settings.host, settings.port), backlog=128)
         probes = Probes(self._pulse.why_not, self._why_not_ready)
-        metrics = MetricsServer(self._registry, probes, settings.metrics_host, settings.metrics_port)
+        metrics = MetricsServer(
+            self._registry, probes, settings.metrics_host, settings.metrics_port, settings.metrics_token()
+        )  # fmt: skip
         metrics.start()
         self._alerts.start()
         self.flush()

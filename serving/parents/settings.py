@@ -9,9 +9,10 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from feature_repo.errors import InputError
 from feature_repo.ticks.instruments import Instrument, load_instruments
+from serving.observe.alerts import check_webhook
 from serving.parents.outputs import AccountRules, CoreRules
 from serving.wire.fix_settings import FixTls
-from serving.wire.identity import client_tls, is_loopback, server_tls
+from serving.wire.identity import TOKEN_LEAST, client_tls, is_loopback, server_tls
 
 NS = 1_000_000_000
 
@@ -43,12 +44,16 @@ class ClientSettings(BaseModel):
 
 
 class FixPeer(BaseModel):
-    """A FIX client: its account, and on loopback the SHA-256 of the token that its logon carries as Password."""
+    """A FIX client: its account, the subject of its certificate, and the SHA-256 of its logon's Password.
+
+    On loopback the Password alone is needed; over TLS the subject is, and the Password too where it is given.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     account: str
     token_sha256: str = Field("", pattern="^([0-9a-f]{64})?$")
+    subject: str = ""  # as `serving.wire.identity.subject_of` writes it
 
 
 class ParentsSettings(BaseSettings):
@@ -88,6 +93,7 @@ class ParentsSettings(BaseSettings):
     fix_strategies: list[str] = Field(["1001"], description="TargetStrategy(847) values that mean this EMS")
     metrics_host: str = Field("127.0.0.1", description="Address of metrics and probes")
     metrics_port: int = Field(9852, ge=0, le=65535, description="Port of metrics and probes; 0 takes any")
+    metrics_token_file: Path | None = Field(None, description="File with the bearer token of /metrics")
     certificate: Path | None = Field(None, description="TLS certificate, with `key` and `authority`, for all lines")
     key: Path | None = Field(None, description="TLS key")
     authority: Path | None = Field(None, description="Authority of everybody's certificates")
@@ -124,6 +130,9 @@ class ParentsSettings(BaseSettings):
         for name, peer in self.fix_peers.items():
             if not peer.token_sha256 and not all(given):
                 raise ValueError(f"FIX peer {name} needs a token's hash: without TLS anybody here could be it")
+            if bool(peer.subject) != all(given):
+                wrong = "a subject, and there is no TLS" if peer.subject else "no subject: any certificate could be it"
+                raise ValueError(f"FIX peer {name} has {wrong}")
         for name, item in self.accounts.items():
             if item.strategy == item.fallback_strategy:
                 raise ValueError(f"account {name}: the fallback needs a strategy of its own, not {item.strategy}")
@@ -131,8 +140,7 @@ class ParentsSettings(BaseSettings):
             raise ValueError("nobody could ask: give clients, fix_peers, or allow_anonymous_loopback")
         if self.allow_anonymous_loopback and (all(given) or len(self.accounts) != 1):
             raise ValueError("allow_anonymous_loopback is for one account without TLS")
-        if self.alert_url is not None and not self.alert_url.startswith(("http://", "https://")):
-            raise ValueError(f"alert_url {self.alert_url!r} is neither http nor https")
+        check_webhook(self.alert_url, self.alert_token_file is not None)
         return self
 
     def rules(self) -> CoreRules:
@@ -165,6 +173,15 @@ class ParentsSettings(BaseSettings):
         """The token for decide. Raises OSError where its file cannot be read."""
         return self.decide_token if self.decide_token_file is None else self.decide_token_file.read_text().strip()
 
+    def metrics_token(self) -> str:
+        """The token of /metrics, "" for none. Raises OSError for a file that cannot be read, InputError for a short one."""
+        if self.metrics_token_file is None:
+            return ""
+        token = self.metrics_token_file.read_text().strip()
+        if len(token) < TOKEN_LEAST:
+            raise InputError(f"{self.metrics_token_file}: {len(token)} characters, a token has {TOKEN_LEAST} at least")
+        return token
+
     def own_tls(self) -> SSLContext | None:
         """TLS of the process's own port, None without."""
         if self.certificate is None or self.key is None or self.authority is None:
@@ -181,4 +198,5 @@ class ParentsSettings(BaseSettings):
         """Files of FIX's TLS, None without."""
         if self.certificate is None or self.key is None or self.authority is None:
             return None
-        return FixTls(self.certificate, self.key, self.authority)
+        subjects = tuple((name, peer.subject) for name, peer in self.fix_peers.items())
+        return FixTls(self.certificate, self.key, self.authority, subjects)

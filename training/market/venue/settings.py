@@ -53,6 +53,9 @@ class VenueSettings(BaseSettings):
         None, description="CompID of a session that gets a copy of every execution of every peer, and sends nothing"
     )
     tokens: dict[str, str] | None = Field(None, description="SHA-256 of each peer's token; none asked for where absent")
+    subjects: dict[str, str] = Field(
+        {}, description="TLS: subject of the certificate of each peer and of drop_copy, e.g. commonName=gateway (JSON)"
+    )
     dictionary: Path | None = Field(None, description="FIX44.xml, to validate with")
     log_fix: bool = Field(False, description="Keep every FIX message in the folder too")
     certificate: Path | None = Field(None, description="TLS certificate, with `key` and `authority`")
@@ -66,6 +69,10 @@ class VenueSettings(BaseSettings):
             raise ValueError("certificate, key and authority go together")
         if not all(given) and not is_loopback(self.host):
             raise ValueError(f"host {self.host} is not a loopback address: TLS needs certificate, key and authority")
+        sessions = {*self.peers, *([self.drop_copy] if self.drop_copy else [])}
+        if set(self.subjects) != (sessions if all(given) else set()):
+            wanted = f"of {', '.join(sorted(sessions))}" if all(given) else "none without TLS"
+            raise ValueError(f"subjects of {', '.join(sorted(self.subjects)) or 'nobody'}, wanted {wanted}")
         if self.fix_port == self.feed_port:
             raise ValueError(f"fix_port and feed_port are both {self.fix_port}")
         if (self.world in ("replay", "depth")) != (self.data is not None):
@@ -82,7 +89,7 @@ class VenueSettings(BaseSettings):
         """Files of FIX's TLS, None without."""
         if self.certificate is None or self.key is None or self.authority is None:
             return None
-        return FixTls(self.certificate, self.key, self.authority)
+        return FixTls(self.certificate, self.key, self.authority, tuple(self.subjects.items()))
 
     def feed_tls(self) -> SSLContext | None:
         """TLS of the feed, None without."""
