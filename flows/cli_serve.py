@@ -24,7 +24,14 @@ def decide(context: typer.Context) -> None:
 
 
 def parents(context: typer.Context) -> None:
-    """Start the EMS, which works parent orders: HTTP and FIX 4.4 in; settings as of `python -m serving.parents`."""
+    """Start the EMS, which works parent orders: HTTP and FIX 4.4 in; settings as of `python -m serving.parents`.
+
+    `parents journal verify|replay|export FOLDER` reads its journal without writing it.
+    """
+    if context.args[:1] == ["journal"]:
+        from serving.parents.audit import main as audit
+
+        raise typer.Exit(audit(context.args[1:]))
     from serving.parents.__main__ import main
 
     code = main(context.args)

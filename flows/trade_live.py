@@ -1,18 +1,14 @@
 """What the parents of a run became, from the journal of the process that worked them: costs, fills, decisions."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import orjson
-
 from flows.trade_backtest import Backtest, Fill
 from serving.contracts.decisions import Denied
-from serving.journal import Journal
-from serving.parents.journal import FILE
+from serving.parents.journal import records
 from serving.parents.orders import Parent
-from serving.parents.records import Answered, Decided, Record, decode_record
+from serving.parents.records import Answered, Decided, Snapshot
 from serving.parents.state import State
 
 
@@ -44,7 +40,9 @@ def read_live(folder: Path) -> dict[str, LiveParent]:
     """Parents by their id. Raises serving.journal.JournalError where the journal is not what was written."""
     state = State()
     gathered: dict[int, _Gathered] = {}
-    for record in _records(folder):
+    for _, _, record in records(folder):
+        if isinstance(record, Snapshot) and state.birth:
+            continue  # a run over midnight: nothing of it is to be forgotten
         if isinstance(record, Answered) and isinstance(record.decision, Denied):
             request = state.unanswered.get(record.decision.key)
             if request is not None:
@@ -56,11 +54,6 @@ def read_live(folder: Path) -> dict[str, LiveParent]:
     return {
         parent.parent_id: _live(parent, gathered.get(parent.number, _Gathered())) for parent in state.parents.values()
     }
-
-
-def _records(folder: Path) -> Iterator[Record]:
-    for line in Journal(folder / FILE).read().records:
-        yield decode_record(orjson.dumps(line["record"]))
 
 
 def _live(parent: Parent, gathered: _Gathered) -> LiveParent:

@@ -59,16 +59,15 @@ class Journal:
         """Name the file; nothing is read or created yet."""
         self.path = path
 
-    def read(self) -> JournalContent:
-        """All whole records, their chain verified.
+    def read(self, last: int = 0, previous: str = GENESIS) -> JournalContent:
+        """All whole records, their chain verified; it goes on behind record `last`, whose hash was `previous`.
 
         Raises JournalError naming the line where a record is unreadable, out of sequence or not what was hashed.
         """
         raw = self.path.read_bytes() if self.path.exists() else b""
         whole, newline, tail = raw.rpartition(b"\n")
         records: list[Record] = []
-        previous = GENESIS
-        for number, line in enumerate(whole.split(b"\n") if newline else [], start=1):
+        for number, line in enumerate(whole.split(b"\n") if newline else [], start=last + 1):
             record = self._parse(line, number)
             if record.get("sequence") != number or record.get("previous") != previous:
                 raise JournalError(

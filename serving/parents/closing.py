@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Any
 from serving.contracts.decisions import Allowed, Decision
 from serving.contracts.orders import Request
 from serving.contracts.tca import in_bps, lost2, shortfall, sweep_cost
-from serving.parents.orders import Parent, Phase
+from serving.parents.orders import How, Parent, Phase
 from serving.parents.outputs import Bench, ParentRequest, Refusal, Run
-from serving.parents.records import Ended, Finishing, How
+from serving.parents.records import Ended, Finishing
 from serving.parents.state import is_too_late
 
 if TYPE_CHECKING:

@@ -19,11 +19,11 @@ from serving.parents.catching_up import Lines
 from serving.parents.closing import Closer
 from serving.parents.deciding import Decider
 from serving.parents.market import SymbolMarket
-from serving.parents.orders import Child, Parent, Phase, Stage
+from serving.parents.orders import Child, Kind, Parent, Phase, Stage
 from serving.parents.outputs import Alert, Ask, CoreRules, Outgoing, Outputs, ParentRequest, Refusal, Run
 from serving.parents.planning import Move, Place, Step, withdraw
 from serving.parents.queue import QueueTracker
-from serving.parents.records import Answered, Cancelling, Changed, Heard, Kind, Opened, Record, Sent, Session, Taken
+from serving.parents.records import Answered, Cancelling, Changed, Heard, Opened, Record, Sent, Session, Taken
 from serving.parents.state import State
 from serving.wire.feed import Opening, Snapshot, SymbolStatus, Update
 from serving.wire.feed_state import Event, Gap
@@ -94,7 +94,7 @@ class Core:
             raise Refusal("conflict", f"parent id {request.parent_id} was used before, for another order")
         if len(self.state.working) >= self.rules.max_parents:
             raise Refusal("busy", f"{len(self.state.working)} parents are at work, limit {self.rules.max_parents}")
-        number = len(self.state.parents) + 1
+        number = self.state.taken + 1
         self.record(
             Taken(
                 utc_ns=utc_ns,

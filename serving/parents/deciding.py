@@ -27,10 +27,10 @@ from serving.parents.observing import (
     target_of,
     unpacked,
 )
-from serving.parents.orders import Parent, Phase
+from serving.parents.orders import Parent, Phase, Plan
 from serving.parents.outputs import Ask, Bench, Question, Run
 from serving.parents.planning import Withdraw, steps
-from serving.parents.records import Began, Decided, FellBack, Plan, Shadowed
+from serving.parents.records import Began, Decided, FellBack, Shadowed
 
 if TYPE_CHECKING:
     from serving.parents.core import Core

@@ -20,8 +20,7 @@ from serving.contracts.observation import (
 )
 from serving.decide.protocol import Policy
 from serving.parents.market import Row
-from serving.parents.orders import Parent
-from serving.parents.records import Plan
+from serving.parents.orders import Parent, Plan
 
 MS = 1_000_000
 

@@ -2,11 +2,40 @@
 
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Any
+from typing import Any, Literal
+
+import msgspec
 
 from serving.contracts.orders import ChildOrder, Replace
 from serving.contracts.tca import CostSums, FillMark
-from serving.parents.records import How, Kind, Plan, Source
+
+Source = Literal["http", "fix"]
+How = Literal["filled", "cancelled", "expired", "rejected"]
+Kind = Literal["rest", "cross"]
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How a parent is worked: the version that it began with, and the pace that this version was made for."""
+
+    version: int = 0  # of the registry; 0 without a policy
+    sha256: str = ""  # of the bundle; empty: the fallback from the beginning
+    continuous: bool = False
+    stack: int = 1
+    interval_ns: int = 0  # a slice of the even schedule
+    slices: int = 1
+    per_slice: int = 1  # decisions a slice
+    every_events: int = 0  # decide after so many book rows instead; 0: by the clock
+    ahead: int = 1  # slices that may be asked for ahead of the schedule
+    wait_keeps: bool = False  # waiting leaves what rests as it stands instead of cancelling it
+    fill_model: str = "conservative"  # how the queue ahead of a resting order is estimated
+    signal_window: int = 0  # rows that the signal model sees; 0: no forecasts
+    feature_names: tuple[str, ...] = ()  # of the signal model
+    horizons_s: tuple[int, ...] = ()
+
+    @property
+    def pause_ns(self) -> int:
+        """Between two decisions by the clock."""
+        return self.interval_ns // self.per_slice
 
 
 class Phase(IntEnum):
@@ -115,6 +144,7 @@ class Parent:
     challenger: Plan | None = None
     began_ns: int = 0
     finished_ns: int = 0
+    done_ns: int = 0  # when it ended, UTC
     arrival_mid2: int = 0
     in_time: int | None = None  # lots filled before the horizon's sweep
     fallback: str = ""  # why the policy no longer decides

@@ -11,9 +11,9 @@ from feature_repo.pipeline.kernels import NS
 from serving.contracts.orders import Request
 from serving.contracts.stacking import ObservationStack
 from serving.parents.market import SymbolMarket
-from serving.parents.orders import Parent
+from serving.parents.orders import Parent, Plan
 from serving.parents.queue import QueueTracker
-from serving.parents.records import Plan, Record
+from serving.parents.records import Record
 
 
 @dataclass(frozen=True)

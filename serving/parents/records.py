@@ -4,40 +4,13 @@
 features and queues are not here: after a restart they are learned again from the feed.
 """
 
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
 from serving.contracts.decisions import Decision
 from serving.contracts.orders import Report, Request
-
-Source = Literal["http", "fix"]
-How = Literal["filled", "cancelled", "expired", "rejected"]
-Kind = Literal["rest", "cross"]
-
-
-class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How a parent is worked: the version that it began with, and the pace that this version was made for."""
-
-    version: int = 0  # of the registry; 0 without a policy
-    sha256: str = ""  # of the bundle; empty: the fallback from the beginning
-    continuous: bool = False
-    stack: int = 1
-    interval_ns: int = 0  # a slice of the even schedule
-    slices: int = 1
-    per_slice: int = 1  # decisions a slice
-    every_events: int = 0  # decide after so many book rows instead; 0: by the clock
-    ahead: int = 1  # slices that may be asked for ahead of the schedule
-    wait_keeps: bool = False  # waiting leaves what rests as it stands instead of cancelling it
-    fill_model: str = "conservative"  # how the queue ahead of a resting order is estimated
-    signal_window: int = 0  # rows that the signal model sees; 0: no forecasts
-    feature_names: tuple[str, ...] = ()  # of the signal model
-    horizons_s: tuple[int, ...] = ()
-
-    @property
-    def pause_ns(self) -> int:
-        """Between two decisions by the clock."""
-        return self.interval_ns // self.per_slice
+from serving.parents.orders import How, Kind, Parent, Plan, Source
 
 
 class _Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="what", gc=False):
@@ -185,9 +158,23 @@ class Heard(_Record, frozen=True, kw_only=True, gc=False, tag="heard"):
     passive: bool = False
 
 
+class Snapshot(_Record, frozen=True, kw_only=True, tag="snapshot"):
+    """The state with which a file of the journal begins; parents that ended before the last roll are forgotten."""
+
+    birth: str
+    session: str
+    taken: int  # parents so far
+    parents: list[Parent]
+    ids: list[tuple[str, str, int]]  # account, parent id, number: each that a parent goes or went by
+    unanswered: list[Request]
+    sent: dict[str, int]
+    heard: dict[str, int]
+    shadows: list[Shadowed]
+
+
 Record = (
-    Opened | Session | Taken | Began | Decided | Shadowed | FellBack | Changed | Cancelling | Finishing | Ended
-    | Sent | Answered | Lost | Heard
+    Snapshot | Opened | Session | Taken | Began | Decided | Shadowed | FellBack | Changed | Cancelling | Finishing
+    | Ended | Sent | Answered | Lost | Heard
 )  # fmt: skip
 _ENCODER = msgspec.json.Encoder()
 _DECODER: "msgspec.json.Decoder[Record]" = msgspec.json.Decoder(Record)

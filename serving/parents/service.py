@@ -375,8 +375,20 @@ class ParentsService:
 
     def _went_round(self) -> None:
         self._pulse.beat()
+        if self._journal.is_due(time.time_ns()):
+            self._roll()
         if self._fix is not None and self._fix.failure:
             self._fail(f"FIX stopped: {self._fix.failure}")
+
+    def _roll(self) -> None:
+        """Begin the day's file of the journal: all that is remembered must be written first."""
+        self.flush()
+        if self.failure:
+            return
+        try:
+            self._journal.roll(self.state, time.time_ns())
+        except DiskError as error:
+            self._fail(str(error))
 
     async def _follow_policies(self) -> None:
         while True:

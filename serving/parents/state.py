@@ -39,6 +39,7 @@ from serving.parents.records import (
     Sent,
     Session,
     Shadowed,
+    Snapshot,
     Taken,
 )
 
@@ -62,6 +63,8 @@ class State:
         self.birth = ""
         self.session = ""
         self.utc_ns = 0
+        self.rolled_ns = 0  # the last snapshot, UTC
+        self.taken = 0  # parents so far, those that are forgotten too
         self.parents: dict[int, Parent] = {}
         self.at_work: dict[int, Parent] = {}  # those that are not done
         self.by_id: dict[tuple[str, str], int] = {}
@@ -87,7 +90,53 @@ class State:
         """Parents that are not done, oldest first."""
         return list(self.at_work.values())
 
+    def snapshot(self, utc_ns: int) -> Snapshot:
+        """What a new file of the journal begins with: parents at work, and those that ended since the last roll."""
+        kept = [item for item in self.parents.values() if not item.is_ended or item.done_ns >= self.rolled_ns]
+        numbers = {parent.number for parent in kept}
+        return Snapshot(
+            utc_ns=max(utc_ns, self.utc_ns),
+            birth=self.birth,
+            session=self.session,
+            taken=self.taken,
+            parents=kept,
+            ids=[(*name, number) for name, number in self.by_id.items() if number in numbers],
+            unanswered=[item for item in self.unanswered.values() if self._of(item) in numbers],
+            sent=dict(self.sent),
+            heard=dict(self.heard),
+            shadows=[item for item in self.shadows if item.number in numbers],
+        )
+
+    def _of(self, request: Request) -> int:
+        """The parent that a request is about."""
+        return self.children[request.key if isinstance(request, ChildOrder) else request.order_key].parent
+
     # What each record does --------------------------------------------------------------------------------------------
+
+    def _snapshot(self, record: Snapshot) -> None:
+        if not self.birth:
+            self.birth, self.session, self.taken = record.birth, record.session, record.taken
+            self.sent, self.heard = dict(record.sent), dict(record.heard)
+            self.parents = {parent.number: parent for parent in record.parents}
+            self.unanswered = {request.key: request for request in record.unanswered}
+        elif (record.birth, record.taken) != (self.birth, self.taken):
+            raise StateError(
+                f"a snapshot of {record.birth} with {record.taken} parents, not {self.birth}, {self.taken}"
+            )
+        kept = {parent.number for parent in record.parents}
+        self.rolled_ns = record.utc_ns
+        self.parents = {number: parent for number, parent in self.parents.items() if number in kept}
+        self.at_work = {number: parent for number, parent in self.parents.items() if not parent.is_ended}
+        self.by_id = {(account, name): number for account, name, number in record.ids}
+        self.children = {key: child for parent in self.parents.values() for key, child in parent.children.items()}
+        self.orders = {
+            (self.parents[child.parent].account, child.order_id): child
+            for child in self.children.values()
+            if child.order_id
+        }
+        known = {request.key for request in record.unanswered}
+        self.unanswered = {key: request for key, request in self.unanswered.items() if key in known}
+        self.shadows = list(record.shadows)
 
     def _opened(self, record: Opened) -> None:
         if self.birth and record.birth != self.birth:
@@ -99,8 +148,8 @@ class State:
         self.sent, self.heard = {}, {}
 
     def _taken(self, record: Taken) -> None:
-        if record.number != len(self.parents) + 1:
-            raise StateError(f"parent {record.number} does not follow {len(self.parents)}")
+        if record.number != self.taken + 1:
+            raise StateError(f"parent {record.number} does not follow {self.taken}")
         if (record.account, record.parent_id) in self.by_id:
             raise StateError(f"parent id {record.parent_id} of account {record.account} is there already")
         parent = Parent(
@@ -110,6 +159,7 @@ class State:
             source=record.source, peer=record.peer, trader=record.trader, taken_ns=record.utc_ns,
             asked_lots=record.lots, first_id=record.parent_id, sums=CostSums(record.side, 0),
         )  # fmt: skip
+        self.taken = record.number
         self.parents[record.number] = self.at_work[record.number] = parent
         self.by_id[record.account, record.parent_id] = record.number
 
@@ -154,7 +204,7 @@ class State:
     def _ended(self, record: Ended) -> None:
         parent = self.parents[record.number]
         parent.phase, parent.how, parent.tca = Phase.ENDED, record.how, record.tca
-        parent.finished_ns = record.market_ns
+        parent.finished_ns, parent.done_ns = record.market_ns, record.utc_ns
         del self.at_work[parent.number]
         parent.reason = record.reason or parent.reason
 
@@ -289,6 +339,7 @@ class State:
 
 
 _EFFECTS: dict[type, Callable[[State, Any], None]] = {
+    Snapshot: State._snapshot,
     Opened: State._opened,
     Session: State._session,
     Taken: State._taken,

@@ -31,14 +31,14 @@ from serving.parents.orders import Phase
 from serving.parents.outputs import Refusal
 from serving.parents.records import Sent, decode_record, encode_record
 from serving.parents.state import State
-from serving.wire.feed import Opening
+from serving.wire.feed import VERSION, Opening
 from serving.wire.feed_state import Follower, Gap, Publisher
 
 START = open_ns()
 LOTS = st.integers(1, 60)
 LIKELY = {
     "time": 30, "policy": 30, "gateway": 25, "venue": 20, "acks": 20, "reports": 12, "parent": 4, "back": 6,
-    "break": 1.5, "kill": 0.2, "gap": 0.05, "status": 0.3, "changes": 1.5, "cancelled": 0.3,
+    "break": 1.5, "kill": 0.2, "gap": 0.05, "status": 0.3, "changes": 1.5, "cancelled": 0.3, "roll": 0.3,
 }  # fmt: skip
 """How often each thing happens in a long run, in parts of their sum."""
 
@@ -59,12 +59,12 @@ class ParentsMachine(RuleBasedStateMachine):
 
     @initialize()
     def begin(self):
-        self.state, self.records = State(), []
+        self.state, self.records = State(), []  # of this file of the journal
         self.core = self._core(self.state)
         self.publisher = Publisher("TEST", "s1", ["T"], False)
         self.follower = Follower(["T"])
         self.follower.connected()
-        self._raw(encode(Opening(venue="TEST", session="s1", lockstep=False, symbols=("T",))))
+        self._raw(encode(Opening(version=VERSION, venue="TEST", session="s1", lockstep=False, symbols=("T",))))
         self.now = START - NS
         self.level = 1000
         self._feed(self.publisher.status("T", self.now, "open"))
@@ -73,7 +73,7 @@ class ParentsMachine(RuleBasedStateMachine):
         self.line, self.first, self.orders, self.by_key = True, {}, {}, {}
         self.queue, self.asks, self.heard = [], [], []  # requests under way, open asks, reports not yet heard
         self.numbers, self.executions, self.parents = 0, 0, 0
-        self.bytes = {}
+        self.bytes, self.how, self.kinds = {}, set(), Counter()
         self.core.line_up(ACCOUNT)
         self._settle()
 
@@ -172,10 +172,17 @@ class ParentsMachine(RuleBasedStateMachine):
         self.state = state
         self.core = self._core(state)
         self.follower.books.clear()
-        self._raw(encode(Opening(venue="TEST", session="s1", lockstep=False, symbols=("T",))))
+        self._raw(encode(Opening(version=VERSION, venue="TEST", session="s1", lockstep=False, symbols=("T",))))
         self.follower.connected()
         self._asked()
         self.line_comes_back()
+
+    @rule()
+    def journal_rolls(self):
+        snapshot = self.state.snapshot(self.now)
+        self.records = [decode_record(encode_record(snapshot))]
+        self.how |= {parent.how for parent in self.state.parents.values() if parent.is_ended}
+        self.state.apply(snapshot)
 
     # The venue ------------------------------------------------------------------------------------------------------
 
@@ -242,6 +249,7 @@ class ParentsMachine(RuleBasedStateMachine):
             real = [order for order in self.orders.values() if order.order.key.startswith(f"{parent.ref}/")]
             assert not any(order.open for order in real)
             assert parent.filled == sum(order.filled for order in real)
+            self.how.add(parent.how)
         again = State()
         for record in self.records:
             again.apply(decode_record(encode_record(record)))
@@ -298,6 +306,8 @@ class ParentsMachine(RuleBasedStateMachine):
             self.line_comes_back()
         elif kind == "kill":
             self.process_is_killed_and_starts_again()
+        elif kind == "roll":
+            self.journal_rolls()
         elif kind == "gap":
             self.feed_breaks_and_comes_again()
         elif kind == "status":
@@ -346,6 +356,7 @@ class ParentsMachine(RuleBasedStateMachine):
                 if isinstance(record, Sent):
                     parent = self.state.parents[record.number]
                     assert record.request.key not in self.bytes
+                    self.kinds[type(record.request).__name__] += 1
                     self.bytes[record.request.key] = encode(record.request)
                     if not isinstance(record.request, Cancel):
                         assert parent.phase is not Phase.CANCELLING
@@ -478,9 +489,9 @@ def test_long_runs_stay_within_every_parent():
     kinds, filled, how = Counter(), 0, set()
     for seed in range(16):
         machine = ParentsMachine.drive(seed, 1500)  # its invariants are asserted in it
-        kinds.update(type(record.request).__name__ for record in machine.records if isinstance(record, Sent))
+        kinds.update(machine.kinds)
         filled += sum(order.filled for order in machine.orders.values())
-        how |= {parent.how for parent in machine.state.parents.values()}
+        how |= machine.how
     assert min(kinds[kind] for kind in ("ChildOrder", "Replace", "Cancel")) > 30 and filled > 2000
     assert how == {"filled", "expired", "cancelled"}
 

@@ -6,7 +6,7 @@ import os
 import pytest
 
 from serving.journal import JournalError
-from serving.parents.journal import FILE, DiskError, LockedError, ParentsJournal
+from serving.parents.journal import DiskError, LockedError, ParentsJournal, file_name
 from serving.parents.records import Changed, Opened, Session, Taken
 
 
@@ -22,7 +22,7 @@ def written(folder, *groups):
     for group in groups:
         journal.append(group)
     journal.close()
-    return folder / FILE
+    return folder / file_name(1)
 
 
 def reopened(folder):

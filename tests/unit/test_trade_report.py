@@ -12,7 +12,8 @@ from flows.trade_report import RunFacts, sentences, summarise, table_rows, write
 from serving.contracts.decisions import Denied
 from serving.contracts.orders import ChildOrder
 from serving.parents.journal import ParentsJournal
-from serving.parents.records import Answered, Began, Decided, Ended, Opened, Plan, Sent, Taken
+from serving.parents.orders import Plan
+from serving.parents.records import Answered, Began, Decided, Ended, Opened, Sent, Taken
 
 FILLS = [(1_000, 100, 5), (2_000, 101, 5)]
 ENV = Backtest(
