@@ -1,5 +1,6 @@
 """Fixtures that every test may use: the real data where it lies, and one Spark session a run."""
 
+import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+logging.getLogger("py4j").setLevel(logging.WARNING)  # it logs from threads that outlive the streams pytest captures
 
 REPO = Path(__file__).resolve().parent.parent
 
