@@ -15,12 +15,13 @@ DATE ?=
 PROFILE ?= quick
 NAME ?= pipeline
 OVERLAY ?= local
+DEFINITIONS ?= definitions/server
 ARGS ?=
 SHORTFALL_TIMEZONE ?= UTC
 export SHORTFALL_TIMEZONE
 
 .PHONY: images push pin-digests sbom image-locks secrets deploy undeploy
-.PHONY: help setup nightly trade up backfill bench train-full data-tables test test-slow test-services test-gpu test-cluster ui-test mutants lint format constraints clean
+.PHONY: help setup nightly trade up backfill bench train-full data-tables test test-slow test-services test-gpu test-cluster ui-test fix-acceptance mutants lint format constraints clean
 
 help: ## List every target
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -84,6 +85,9 @@ ui-test: $(READY) ## Drive the Prefect UI and the operator page in headless Chro
 	@command -v chromedriver >/dev/null || { [ "$$(id -u)" = 0 ] && S= || S=sudo; $$S apt-get update -qq && \
 	  $$S env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium chromium-driver >/dev/null; }
 	$(BIN)/pytest -m ui $(ARGS)
+
+fix-acceptance: $(READY) ## QuickFIX's acceptance suite against the FIX acceptor: DEFINITIONS=FOLDER of its .def files ARGS="--port 9880"
+	$(BIN)/python tests/fix_acceptance.py "$(DEFINITIONS)" $(ARGS)
 
 mutants: $(READY) ## Mutation testing of the gateway's controls: NAMES="collar locate", all without; lists what survives
 	$(BIN)/python tests/mutants.py $(NAMES)
