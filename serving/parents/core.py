@@ -5,7 +5,7 @@ whoever drives the core journals the records first, and only then sends and asks
 that all up to a moment has been told, and whatever is due then happens then.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,13 +15,14 @@ from feature_repo.ticks.instruments import Instrument
 from serving.contracts.decisions import Decision
 from serving.contracts.orders import Cancel, ChildOrder, Filled, Replace, Report, Request
 from serving.decide.protocol import DecideError, Policies, PolicyDecision
+from serving.parents.apart import in_the_way
 from serving.parents.catching_up import Lines
 from serving.parents.closing import Closer
 from serving.parents.deciding import Decider
 from serving.parents.market import SymbolMarket
 from serving.parents.orders import Child, Kind, Parent, Phase, Stage
 from serving.parents.outputs import Alert, Ask, CoreRules, Outgoing, Outputs, ParentRequest, Refusal, Run
-from serving.parents.planning import Move, Place, Step, withdraw
+from serving.parents.planning import Move, Place, Step, Withdraw, withdraw
 from serving.parents.queue import QueueTracker
 from serving.parents.records import Answered, Cancelling, Changed, Heard, Opened, Record, Sent, Session, Taken
 from serving.parents.state import State
@@ -244,10 +245,10 @@ class Core:
             "algorithm": self.rules.algorithm, "trader": parent.trader, "sent_ns": self.utc_ns,
         }  # fmt: skip
         if isinstance(step, Place):
-            resting = step.price_ticks > 0
+            resting = not step.takes
             order = ChildOrder(
                 **head, venue=parent.venue, symbol=parent.symbol, side="buy" if parent.side > 0 else "sell",
-                type="limit" if resting else "market", price_ticks=step.price_ticks or None, lots=step.lots,
+                type="limit" if step.price_ticks else "market", price_ticks=step.price_ticks or None, lots=step.lots,
                 tif="day" if resting else "ioc", reduce_only=False,
             )  # fmt: skip
             self.send(parent, order, resting=resting)
@@ -276,6 +277,12 @@ class Core:
             )  # fmt: skip
         )
         self.out.sends.append(Outgoing(parent.account, request))
+
+    def make_way(self, parent: Parent, opposite: Sequence[tuple[int, int]]) -> None:
+        """Cancel what other parents have resting where this one, which must complete, takes."""
+        for other, child in in_the_way(self.state, parent, opposite):
+            if not self.lines.blocks(other) and self.now_ns >= self.run_of(other).not_before_ns:
+                self.carry_out(other, Withdraw(child), child.request.strategy)
 
     def withdraw_all(self, parent: Parent) -> None:
         """Cancel whatever rests, unless that was asked for."""

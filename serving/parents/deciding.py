@@ -14,6 +14,7 @@ from feature_repo.errors import InputError
 from serving.contracts.observation import FORECAST_HORIZONS_S
 from serving.contracts.stacking import ObservationStack
 from serving.decide.protocol import DecideError, PolicyDecision
+from serving.parents.apart import MEETS, keep_apart
 from serving.parents.market import Row
 from serving.parents.observing import (
     ActionError,
@@ -280,6 +281,8 @@ class Decider:
             held, plan = f"trading in {parent.symbol} is {run.market.status}", []
         if plan and core.now_ns < run.not_before_ns and parent.denied is not None:
             held, plan = f"held back after a denial by {parent.denied.control}", []
+        plan, short = keep_apart(core.state, parent, plan, row.opposite(parent.side))
+        held = MEETS if short and not plan else held
         core.record(
             Decided(
                 utc_ns=core.utc_ns,
@@ -367,9 +370,15 @@ class Decider:
         if target[2] <= 0:
             return
         strategy = core.rules.accounts[parent.account].fallback_strategy if parent.fallback else parent.strategy
-        run.waits_for = ""
-        for step in steps(parent, target, run.market.last.opposite(parent.side), may_move=not parent.fallback):
+        opposite = run.market.last.opposite(parent.side)
+        plan, short = keep_apart(
+            core.state, parent, steps(parent, target, opposite, may_move=not parent.fallback), opposite
+        )
+        run.waits_for = MEETS if short and not plan else ""
+        for step in plan:
             core.carry_out(parent, step, strategy)
+        if short and parent.phase is Phase.FINISHING:
+            core.make_way(parent, opposite)
 
 
 def _crossing(rest: object) -> object:

@@ -13,10 +13,11 @@ from serving.parents.orders import Child, Parent
 
 
 class Place(NamedTuple):
-    """A new order: one that rests at a price, or one that takes what there is at once."""
+    """A new order: one that rests at a price, or one that takes what there is at once, immediate or cancel."""
 
-    price_ticks: int  # 0: at any price, immediate or cancel
+    price_ticks: int  # 0: at any price
     lots: int
+    takes: bool = False
 
 
 class Move(NamedTuple):
@@ -75,9 +76,9 @@ def _cross(
 ) -> list[Step]:
     free = min(lots, parent.free)
     if rest is None:
-        return [Place(0, free)] if free > 0 else []
+        return [Place(0, free, True)] if free > 0 else []
     if not may_move or not rest.is_settled or lots <= parent.free:
-        return [*withdraw(rest), *([Place(0, free)] if free > 0 else [])]
+        return [*withdraw(rest), *([Place(0, free, True)] if free > 0 else [])]
     if not opposite:
         return withdraw(rest)
     return [Move(rest, opposite[-1][0], rest.filled + min(lots, parent.free + rest.exposed), True)]

@@ -386,6 +386,7 @@ class ParentsMachine(RuleBasedStateMachine):
 
     def _first(self, item, deny):
         head = {"key": item.key, "algorithm": "a", "trader": "t"}
+        self._meets_none_of_our_own(item)
         if isinstance(item, ChildOrder):
             if deny:
                 return Denied(control="order_lots", message="no", **head)
@@ -401,6 +402,20 @@ class ParentsMachine(RuleBasedStateMachine):
             return Denied(control="message_rate", message="slower", **head)
         order.pending.append(item)
         return Allowed(order_id=order.id, **head)
+
+    def _meets_none_of_our_own(self, item):
+        """The gateway's `self_match` is the last line: the EMS sends nothing that it would deny."""
+        order = self.by_key.get(getattr(item, "order_key", item.key))
+        first = item if isinstance(item, ChildOrder) else None if order is None else order.order
+        if first is None or isinstance(item, Cancel):
+            return
+        sign = 1 if first.side == "buy" else -1
+        for other in self.orders.values():
+            if other.open and other.order.side != first.side:
+                prices = [other.price, *(change.price_ticks for change in other.pending if isinstance(change, Replace))]
+                assert item.price_ticks and all(price and sign * (price - item.price_ticks) > 0 for price in prices), (
+                    item, other.order, prices
+                )  # fmt: skip
 
     def _worst(self, order):
         """Lots that the venue may still fill of an order, what is under way to it included."""
@@ -500,3 +515,10 @@ def test_long_runs_stay_within_every_parent():
 @pytest.mark.parametrize("seed", range(100, 250))
 def test_many_long_runs_stay_within_every_parent(seed):
     ParentsMachine.drive(seed, 4000)
+
+
+def test_orders_that_meet_our_own_are_seen(monkeypatch):
+    monkeypatch.setattr("serving.parents.deciding.keep_apart", lambda state, parent, plan, opposite: (plan, False))
+    with pytest.raises(AssertionError, match="ChildOrder"):
+        for seed in range(4):
+            ParentsMachine.drive(seed, 1500)

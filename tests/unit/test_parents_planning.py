@@ -37,7 +37,7 @@ def resting(parent, price=99, lots=20, filled=0, stage=Stage.WORKING, replaced_t
 
 def test_first_order_rests_or_takes_no_more_than_is_left():
     assert steps(a_parent(100, 90), (99, 30, 0), OPPOSITE) == [Place(99, 10)]
-    assert steps(a_parent(100, 90), (0, 0, 30), OPPOSITE) == [Place(0, 10)]
+    assert steps(a_parent(100, 90), (0, 0, 30), OPPOSITE) == [Place(0, 10, True)]
     assert steps(a_parent(100, 100), (99, 30, 0), OPPOSITE) == steps(a_parent(100, 100), (0, 0, 3), OPPOSITE) == []
     assert steps(a_parent(), (0, 0, 0), OPPOSITE) == []
 
@@ -56,7 +56,7 @@ def test_resting_order_is_left_alone_replaced_or_cancelled():
 def test_taking_cancels_what_rests_where_the_parent_has_room_for_both_and_moves_it_where_not():
     parent = a_parent(100, 40)
     child = resting(parent, lots=20)
-    assert steps(parent, (0, 0, 40), OPPOSITE) == [Withdraw(child), Place(0, 40)]
+    assert steps(parent, (0, 0, 40), OPPOSITE) == [Withdraw(child), Place(0, 40, True)]
     assert steps(parent, (0, 0, 41), OPPOSITE) == [Move(child, 102, 41, True)]
     assert steps(parent, (0, 0, 60), OPPOSITE) == [Move(child, 102, 60, True)]
     assert steps(parent, (0, 0, 60), []) == [Withdraw(child)]
@@ -65,7 +65,7 @@ def test_taking_cancels_what_rests_where_the_parent_has_room_for_both_and_moves_
 def test_other_strategy_never_moves_what_rests():
     parent = a_parent(100, 70)
     child = resting(parent, lots=20)
-    assert steps(parent, (0, 0, 30), OPPOSITE, may_move=False) == [Withdraw(child), Place(0, 10)]
+    assert steps(parent, (0, 0, 30), OPPOSITE, may_move=False) == [Withdraw(child), Place(0, 10, True)]
     assert steps(parent, (99, 30, 0), OPPOSITE, may_move=False) == [Withdraw(child)]
 
 
@@ -73,7 +73,7 @@ def test_unanswered_replace_counts_at_its_larger_size():
     parent = a_parent(100)
     child = resting(parent, lots=20, replaced_to=90)
     assert child.exposed == 90 and parent.free == 10
-    assert steps(parent, (0, 0, 50), OPPOSITE) == [Withdraw(child), Place(0, 10)]
+    assert steps(parent, (0, 0, 50), OPPOSITE) == [Withdraw(child), Place(0, 10, True)]
     assert steps(parent, (98, 50, 0), OPPOSITE) == []
 
 
