@@ -171,7 +171,7 @@ class FixStreams(Streams):
             to = "cancel" if kind is CancelRejected else "replace"
             message = encode_cancel_reject(self._asked, own, f"V{order_id}", "new", to, report.reason, report.ts_ns)
         else:
-            asked = kind is Replaced or (kind is Cancelled and order_of(self._asked or "1")[0] == order_id)
+            asked = bool(self._asked) and kind in (Replaced, Cancelled) and order_of(self._asked)[0] == order_id
             status = {Rejected: "rejected", Cancelled: "cancelled"}.get(kind, "new" if is_open else "filled")
             state = OrderState(
                 self._asked if asked else own, f"V{order_id}", order.symbol, order.side, status, price or None, lots,
