@@ -30,6 +30,8 @@ ROOT = Path(__file__).resolve().parents[1]
 LIFETIME, RENEWED_BEFORE = timedelta(days=397), timedelta(days=30)
 """Of a certificate; the authority lives ten times as long."""
 REFERENCE = re.compile(r"\$\{([^}]+)\}")
+SITE = "site/"
+"""A name of this kind is a value of the overlay's site.yaml."""
 Place = tuple[str, str, str]  # namespace, secret, key
 
 
@@ -106,12 +108,13 @@ class Maker:
         authority: Authority,
         rotated: list[str],
         given: Mapping[Place, str],
+        site: Mapping[str, str] | None = None,
     ) -> None:
         # a secret may be declared once for some overlays and otherwise for others
         ordered = sorted(declared["secrets"], key=lambda item: overlay in item.get("overlays", [overlay]))
         self._items = {(item["namespace"], item["name"]): item for item in ordered}
         self._overlay, self._kept, self._authority = overlay, kept, authority
-        self._rotated, self._given = rotated, given
+        self._rotated, self._given, self._site = rotated, given, dict(site or {})
         self._values: dict[Place, str] = {}
         self.made: list[str] = []
         self.missing: list[str] = []
@@ -187,17 +190,31 @@ class Maker:
         raise SecretsError("k8s/secrets.yaml has a public half of a signing key and no private one")
 
     def _certificate(self, owner: tuple[str, str], rule: Mapping[str, Any]) -> None:
-        names = ("tls.crt", "tls.key", "ca.crt")
+        names, hosts = ("tls.crt", "tls.key", "ca.crt"), self._hosts(rule["names"])
         old = {key: self._kept[*owner, key] for key in names if (*owner, key) in self._kept}
         given = {key: self._given[*owner, key] for key in names if (*owner, key) in self._given}
         if given:
             content = {**old, **given}
-        elif self._is_kept((*owner, "tls.crt")) and self._authority.is_current(old, rule["subject"], rule["names"]):
+        elif self._is_kept((*owner, "tls.crt")) and self._authority.is_current(old, rule["subject"], hosts):
             content = old
         else:
-            content = self._authority.issue(rule["subject"], rule["names"])
+            content = self._authority.issue(rule["subject"], hosts)
             self.made.append("/".join(owner))
         self._values |= {(*owner, key): content[key] for key in names}
+
+    def _hosts(self, names: list[str]) -> list[str]:
+        """DNS names, those of the site in their place."""
+        found = []
+        for name in names:
+            reference = REFERENCE.fullmatch(name)
+            if reference is None:
+                found.append(name)
+            elif self._site:
+                key = reference[1].removeprefix(SITE)
+                if key not in self._site:
+                    raise SecretsError(f"k8s/secrets.yaml: {name}: site.yaml has no {key}")
+                found.append(self._site[key])
+        return found
 
     def _is_kept(self, place: Place) -> bool:
         return place in self._kept and not {"/".join(place[:2]), "/".join(place)} & set(self._rotated)
@@ -226,7 +243,8 @@ def _make(out: Path, overlay: str, rotated: list[str], settings: list[str]) -> i
     signer = out / "authority.pem"
     is_new = not signer.exists() or "authority" in rotated
     authority = Authority.create() if is_new else Authority(signer.read_text())
-    maker = Maker(declared, overlay, _read(out / "secrets.yaml"), authority, rotated, dict(map(_setting, settings)))
+    kept, given, site = _read(out / "secrets.yaml"), dict(map(_setting, settings)), _site(overlay)
+    maker = Maker(declared, overlay, kept, authority, rotated, given, site)
     content = maker.secrets()
     if maker.missing:
         wanted = "\n  ".join(maker.missing)
@@ -248,6 +266,12 @@ def _make(out: Path, overlay: str, rotated: list[str], settings: list[str]) -> i
                 _write(paths[key], issued[key])
     print(f"{out / 'secrets.yaml'}: {len(content)} secrets; made: {', '.join(maker.made) or 'nothing, all were there'}")
     return 0
+
+
+def _site(overlay: str) -> dict[str, str]:
+    """What the overlay's site.yaml says, nothing where it has none."""
+    path = ROOT / "k8s" / "overlays" / overlay / "site.yaml"
+    return dict(yaml.safe_load(path.read_text())["data"]) if path.is_file() else {}
 
 
 def _read(path: Path) -> dict[Place, str]:

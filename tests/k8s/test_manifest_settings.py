@@ -4,7 +4,8 @@ import json
 import os
 
 import pytest
-from manifests import OVERLAYS, everything, of_kind, overlay, pods
+import yaml
+from manifests import K8S, OVERLAYS, everything, of_kind, overlay, pods
 from traffic import SITE
 
 from feature_repo.server import FeatureServerSettings
@@ -150,7 +151,9 @@ def test_gateway_takes_its_files(documents, tmp_path):
         (tmp_path / name).write_text(text)
     venues = load_venues(tmp_path / "venues.yaml")
     clients = load_clients(tmp_path / "clients.yaml")
-    people = load_people(tmp_path / "people.yaml", clients)
+    gateway = next(pod for pod in pods(documents) if pod.component == "gateway")
+    services = json.loads(plain(documents, gateway, gateway.containers[0])["SHORTFALL_GATEWAY_SERVICES"])
+    people = load_people(tmp_path / "people.yaml", clients, dict.fromkeys(services, "a process"))
     assert sum("risk" in item.scopes for item in people) >= 2, "what is looser needs two people"
     limits = Limits.load((tmp_path / "limits.yaml").read_text())
     assert limits.venues == set(venues)
@@ -180,6 +183,38 @@ def test_parents_knows_its_instruments_and_follows_the_gateways_venue(documents,
     assert {item.tick_size for item in load_instruments(tmp_path).values()} == {
         float(item.tick_size) for item in venue.symbols.values()
     }
+
+
+def test_fix_sessions_are_bound_to_certificates_that_are_made_for_them(documents, tmp_path, monkeypatch):
+    declared = yaml.safe_load((K8S / "secrets.yaml").read_text())
+    made = {item["name"]: item["certificate"]["subject"] for item in declared["secrets"] if "certificate" in item}
+    found = {pod.component: pod for pod in pods(documents)}
+    parents = load(monkeypatch, ParentsSettings, plain(documents, found["parents"], found["parents"].containers[0]))
+    assert {peer.subject for peer in parents.fix_peers.values()} == {"commonName=oms"} and "oms" in declared["people"]
+    gateway = plain(documents, found["gateway"], found["gateway"].containers[0])
+    services = set(json.loads(gateway["SHORTFALL_GATEWAY_SERVICES"]))
+    assert services >= {f"CN={subject}" for subject in made.values()} | {"CN=oms"}, "every process's certificate"
+    data = settings_of(documents, "shortfall-serving", config_of(documents, "gateway"))
+    (tmp_path / "venues.yaml").write_text(data["venues.yaml"])
+    ((_, venue),) = load_venues(tmp_path / "venues.yaml").items()
+    if "venue" in found:
+        paper = load(monkeypatch, VenueSettings, plain(documents, found["venue"], found["venue"].containers[0]))
+        shown = f"commonName={made['venue-credentials']}"
+        assert paper.subjects == {venue.fix.comp_id: shown, venue.drop_copy.comp_id: shown}
+        assert venue.fix.subject == venue.drop_copy.subject == f"commonName={made['venue-tls']}"
+
+
+def test_metrics_of_the_book_are_for_prometheus_and_its_token_alone(documents):
+    for component in ("gateway", "parents"):
+        pod = next(pod for pod in pods(documents) if pod.component == component)
+        path = plain(documents, pod, pod.containers[0])[f"SHORTFALL_{component.upper()}_METRICS_TOKEN_FILE"]
+        mounts = {item["mountPath"]: item["name"] for item in pod.containers[0]["volumeMounts"]}
+        secrets = {item["name"]: item["secret"]["secretName"] for item in pod.spec["volumes"] if "secret" in item}
+        assert secrets[mounts[path.rpartition("/")[0]]] == "metrics-token"
+    for monitor in of_kind(documents, "ServiceMonitor"):
+        if monitor["metadata"]["name"] in ("gateway", "parents"):
+            (endpoint,) = monitor["spec"]["endpoints"]
+            assert endpoint["authorization"]["credentials"] == {"name": "metrics-token", "key": "token"}
 
 
 def test_order_line_is_one_that_the_gateway_knows(documents, tmp_path):

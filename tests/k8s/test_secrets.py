@@ -129,6 +129,23 @@ def test_certificates_when_made_then_name_their_service_and_two_sides_trust_each
         handshake(server, client, "decide.shortfall-serving.svc")
 
 
+def test_production_s_certificates_when_made_then_name_the_load_balancers_of_its_site(tool):
+    declared = yaml.safe_load((tool.ROOT / "k8s" / "secrets.yaml").read_text())
+    authority, site = tool.Authority.create(), {"oms-host": "orders.desk.example", "admin-host": "admin.desk.example"}
+    place = ("shortfall-serving", "parents-tls", "tls.crt")
+
+    def hosts(known):
+        maker = tool.Maker(declared, "production", {}, authority, [], {}, known)
+        certificate = x509.load_pem_x509_certificate(maker._value(place).encode())
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        return names.get_values_for_type(x509.DNSName)
+
+    assert "orders.desk.example" in hosts(site) and "parents.shortfall-serving.svc" in hosts(site)
+    assert not [name for name in hosts({}) if "site" in name or "desk" in name]
+    with pytest.raises(tool.SecretsError, match="site.yaml has no oms-host"):
+        hosts({"admin-host": "admin.desk.example"})
+
+
 def handshake(server, client, host):
     """The client's certificate as the server sees it, over buffers in memory."""
     to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
