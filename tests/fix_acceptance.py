@@ -69,6 +69,8 @@ PATTERNS = {
 }  # fmt: skip
 """Where no fields.fmt lies beside the definitions."""
 WAIT_S = 10.0
+PAUSE_S = 0.1
+"""Before each connection: QuickFIX closes the last one before it tells the application and lets the session go."""
 LINE = re.compile(r"(?s)([iIeE])(?:(\d),)?(.*)")
 TIME = re.compile(r"<TIME(?:([+-])(\d+))?>")
 
@@ -188,6 +190,7 @@ class Runner:
             raise Failed("not a line of a definition")
         kind, which, body = match[1], match[2] or "1", completed(timed(match[3]))
         if kind == "i" and body == "CONNECT":
+            time.sleep(PAUSE_S)
             self._lines[which] = Line(self._port)
         elif kind == "i" and body == "DISCONNECT":
             self._lines.pop(which).socket.close()
@@ -255,7 +258,6 @@ def run_all(files: list[Path], port: int, patterns: dict[str, str]) -> Iterator[
     """(file, why it failed or "") of each definition in turn."""
     runner = Runner(port, patterns)
     for path in files:
-        time.sleep(0.1)  # the session that the last one left must be over
         try:
             runner.run(path.read_bytes().decode("latin-1"))
             yield path, ""
