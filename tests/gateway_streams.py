@@ -203,6 +203,7 @@ class Streams:
         self.commit()  # an order is held against the world that it was decided in: what waits must leave first
         mid = self.mids[place] = max(2_000, self.mids[place] + move)
         for venue in VENUES:
+            self.watch.heard(venue, self.utc_ns, self.now())
             self.watch.quote(venue, SYMBOLS[place], mid - 3, mid + 3, self.now())
         self.read(("quote", SYMBOLS[place], mid - 3, mid + 3))
 

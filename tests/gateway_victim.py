@@ -121,6 +121,7 @@ def recover(folder, venue, clock):
     assert reconcile(gateway, venue.status, venue.open_ids(), venue.drop_copy(), clock()) == ()
     arm(gateway, ANN, clock())
     clock.pass_(2)
+    watch.heard(VENUE, clock.utc_ns, clock())
     for symbol in gateway.state.symbols:
         watch.quote(VENUE, symbol, 9_990, 10_010, clock())
         watch.status(VENUE, symbol, "open")

@@ -41,6 +41,7 @@ WIDE = {
     "max_cancels_per_second": 1_000,
     "participation_floor_lots": 10**9,
     "max_reference_age_ns": 5 * SECOND_NS,
+    "max_feed_lag_ns": SECOND_NS,
     "max_request_age_ns": 5 * SECOND_NS,
     "max_send_age_ns": SECOND_NS,
     "max_heartbeat_age_ns": 5 * SECOND_NS,
@@ -300,6 +301,7 @@ class World:
 
     def see(self, bid=BID, ask=ASK, strategies=(STRATEGY, "S2", "S3")):
         """Fresh quotes, open sessions, heartbeats, a measured clock."""
+        self.watch.heard(VENUE, self.clock.utc_ns, self.clock())
         for symbol in self.state.symbols:
             self.watch.quote(VENUE, symbol, bid, ask, self.clock())
             self.watch.status(VENUE, symbol, "open")

@@ -89,7 +89,7 @@ def state_view(service: "GatewayService") -> dict[str, Any]:
 def venue_view(service: "GatewayService", name: str) -> dict[str, Any]:
     """A venue's lines: FIX session, drop copy, feed."""
     session, feed, drop = service.sessions[name], service.feeds[name], service.drops.get(name)
-    age_s = feed.age_s
+    age_s, lag_s = feed.age_s, feed.lag_s
     waiting = service.gateway.live.unanswered.get(name)
     return {
         "session": session.state,
@@ -98,6 +98,8 @@ def venue_view(service: "GatewayService", name: str) -> dict[str, Any]:
         "feed": {
             "up": feed.is_up,
             "age_s": None if age_s == float("inf") else round(age_s, 3),
+            "lag_s": None if lag_s is None else round(lag_s, 3),
+            "late": feed.is_late,
             "gaps": feed.gaps,
             "known": len(feed.follower.books),
             "symbols": len(feed.follower.symbols),

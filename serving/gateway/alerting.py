@@ -89,6 +89,10 @@ class Alerting:
         for name, feed in service.feeds.items():
             if feed.heard_ns and feed.age_s > FEED_OLD_S:
                 wrong[f"feed {name}"] = f"the feed of {name} says nothing for {feed.age_s:.0f} s"
+            elif feed.heard_ns and feed.is_late:
+                lag_s = feed.lag_s
+                how = "does not say when it sends" if lag_s is None else f"is {lag_s:.3f} s late"
+                wrong[f"feed {name}"] = f"the feed of {name} {how}: no price of it is a reference"
         for name in service.venues:
             node = gateway.state.nodes.get(("venue", name))
             if node is not None and node.tripped:

@@ -15,11 +15,13 @@ from serving.gateway.state import Place, State, Sums
 
 ORDER_LIMITS = (
     "collar_bps", "dead_man_ns", "drift_collar_bps", "duplicate_window_ns", "free_cancels", "max_cancels_per_fill",
-    "max_clock_age_ns", "max_clock_offset_ns", "max_heartbeat_age_ns", "max_order_adv_bps", "max_order_lots",
-    "max_order_value", "max_participation_bps", "max_reference_age_ns", "max_repeated_orders", "max_request_age_ns",
-    "max_send_age_ns", "max_unacknowledged_ns", "max_venue_rejects", "participation_floor_lots",
+    "max_clock_age_ns", "max_clock_offset_ns", "max_feed_lag_ns", "max_heartbeat_age_ns", "max_order_adv_bps",
+    "max_order_lots", "max_order_value", "max_participation_bps", "max_reference_age_ns", "max_repeated_orders",
+    "max_request_age_ns", "max_send_age_ns", "max_unacknowledged_ns", "max_venue_rejects", "participation_floor_lots",
 )  # fmt: skip
 """Limits on what an order is."""
+NOT_SET = -INT64_MAX
+"""A limit that came later than the document in force: tighter than any value."""
 
 
 class Effective:
@@ -27,9 +29,10 @@ class Effective:
 
     __slots__ = (
         "collar_bps", "dead_man_ns", "drift_collar_bps", "duplicate_window_ns", "free_cancels", "max_cancels_per_fill",
-        "max_clock_age_ns", "max_clock_offset_ns", "max_heartbeat_age_ns", "max_order_adv_bps", "max_order_lots",
-        "max_order_value", "max_participation_bps", "max_reference_age_ns", "max_repeated_orders", "max_request_age_ns",
-        "max_send_age_ns", "max_unacknowledged_ns", "max_venue_rejects", "participation_floor_lots",
+        "max_clock_age_ns", "max_clock_offset_ns", "max_feed_lag_ns", "max_heartbeat_age_ns", "max_order_adv_bps",
+        "max_order_lots", "max_order_value", "max_participation_bps", "max_reference_age_ns", "max_repeated_orders",
+        "max_request_age_ns", "max_send_age_ns", "max_unacknowledged_ns", "max_venue_rejects",
+        "participation_floor_lots",
     )  # fmt: skip
 
     collar_bps: int
@@ -40,6 +43,7 @@ class Effective:
     max_cancels_per_fill: int
     max_clock_age_ns: int
     max_clock_offset_ns: int
+    max_feed_lag_ns: int
     max_heartbeat_age_ns: int
     max_order_adv_bps: int
     max_order_lots: int
@@ -178,7 +182,7 @@ def _bind(state: State, live: Live, at: At, mono_ns: int) -> Effective:
     limits = Effective()
     for limit in ORDER_LIMITS:
         found = [entry[limit] for entry in numbers.values() if limit in entry]
-        setattr(limits, limit, max(found) if KINDS[limit].larger_is_tighter else min(found))
+        setattr(limits, limit, max(found) if KINDS[limit].larger_is_tighter else min(found, default=NOT_SET))
     return live.interned(limits, tuple(getattr(limits, limit) for limit in ORDER_LIMITS))
 
 

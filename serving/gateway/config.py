@@ -103,6 +103,7 @@ class VenueConfig(_Strict):
     drop_copy: FixConfig | None = None
     feed: FeedConfig
     symbols: dict[Name, SymbolConfig] = Field(min_length=1)
+    feed_has_no_send_time: bool = False  # then its lag cannot be known, and counts as none
 
     def scales(self) -> dict[str, Scale]:
         """Each symbol's scale."""

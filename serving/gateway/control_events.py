@@ -105,7 +105,7 @@ def day_ended(state: "State", event: e.DayEnded) -> None:
 
 def limits_set(state: "State", event: e.LimitsSet) -> None:
     """Let new limits hold; a pending change that was measured against the old ones is void."""
-    state.limits = Limits.parse(msgspec.json.decode(event.document))
+    state.limits = Limits.recall(event.document)
     _forget_proposals(state, "limits")
     state.revision += 1
 

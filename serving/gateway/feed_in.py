@@ -9,6 +9,7 @@ from pathlib import Path
 from serving.contracts.orders import LOTS_MAX
 from serving.gateway.config import FeedConfig, VenueConfig
 from serving.gateway.fix_out import read_now
+from serving.gateway.live import UNKNOWN_LAG_NS, Now
 from serving.gateway.watch import Watch
 from serving.wire.feed import Beat, Opening, Until
 from serving.wire.feed_socket import FeedClient
@@ -23,6 +24,7 @@ class FeedIn:
 
     def __init__(self, venue: str, config: VenueConfig, base: Path, watch: Watch) -> None:
         self.venue, self._watch = venue, watch
+        self._timeless = config.feed_has_no_send_time
         self.follower = Follower(config.symbols)
         self.is_up = False
         self.heard_ns = 0  # monotonic; 0 for never
@@ -54,7 +56,8 @@ class FeedIn:
             self.is_up = bool(self.follower.books)
             watch.lose(venue, event.symbol, "unknown")
             return
-        self.heard_ns = time.monotonic_ns()
+        now = read_now()
+        self.heard_ns = now.mono_ns
         if isinstance(event, Until):
             return
         if isinstance(event, Opening):
@@ -65,22 +68,37 @@ class FeedIn:
             return
         if self._alien:
             return
+        watch.heard(venue, now.raw_utc_ns if self._timeless else event.sent_ns, now)
         if isinstance(event, Beat):  # no number is missing: what is known still stands, however quiet the symbol is
-            self.show_all()
+            watch.confirm(venue, self.follower.books, now)
             return
         self.is_up = True
-        self._show(event.symbol)
+        self._show(event.symbol, now)
 
     def show_all(self) -> None:
         """Tell the watch again what is known: it forgets prices when a day starts."""
         for symbol in () if self._alien else self.follower.books:
-            self._show(symbol)
+            self._show(symbol, read_now())
 
-    def _show(self, symbol: str) -> None:
+    @property
+    def lag_s(self) -> float | None:
+        """Seconds that the latest message was on its way; None where the feed does not say."""
+        lag_ns = self._watch.gateway.live.feed(self.venue).lag_ns
+        return None if lag_ns == UNKNOWN_LAG_NS else lag_ns / 1e9
+
+    @property
+    def is_late(self) -> bool:
+        """Whether no price of it is a reference by the limits that hold for all, however lately it spoke."""
+        live, limits = self._watch.gateway.live, self._watch.gateway.state.limits
+        lag_ns = live.feed(self.venue).lag_ns
+        most = None if limits is None else limits.numbers["all", ""].get("max_feed_lag_ns")
+        return most is None or lag_ns + abs(live.clock.offset_ns) > most
+
+    def _show(self, symbol: str, now: Now) -> None:
         book, watch, venue = self.follower.books[symbol], self._watch, self.venue
         bid, _, ask, _ = book.best()
         if bid and ask:
-            watch.quote(venue, symbol, bid, ask, read_now())
+            watch.quote(venue, symbol, bid, ask, now)
         else:
             watch.lose(venue, symbol)
         watch.volume(venue, symbol, min(book.volume_lots, LOTS_MAX))

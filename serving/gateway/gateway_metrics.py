@@ -122,13 +122,18 @@ class GatewayCollector(Collector):
         )
         drop = GaugeMetricFamily(PREFIX + "drop_copy_up", "1 where the drop copy is logged on", labels=["venue"])
         age = GaugeMetricFamily(PREFIX + "feed_age_seconds", "Since the feed said anything", labels=["venue"])
+        lag = GaugeMetricFamily(
+            PREFIX + "feed_lag_seconds", "From sending to arrival of the feed's latest message", labels=["venue"]
+        )
         gaps = CounterMetricFamily(PREFIX + "feed_gaps", "Symbols lost by the feed", labels=["venue"])
         for name in service.venues:
             session.add_metric([name], not service.sessions[name].not_well)
             drop.add_metric([name], name in service.drops and service.drops[name].is_up)
             age.add_metric([name], service.feeds[name].age_s)
+            lag_s = service.feeds[name].lag_s
+            lag.add_metric([name], float("inf") if lag_s is None else lag_s)
             gaps.add_metric([name], service.feeds[name].gaps)
-        yield from (session, drop, age, gaps)
+        yield from (session, drop, age, lag, gaps)
         lines = GaugeMetricFamily(
             PREFIX + "strategy_connected", "1 while the strategy's line is up", labels=["strategy"]
         )

@@ -59,7 +59,8 @@ KINDS: dict[str, Kind] = {
         "limit price beyond the reference: above the ask for a buy, below the bid for a sell, or far behind"
     ),
     "drift_collar_bps": _kind("limit price away from the reference of one to two collar windows ago"),
-    "max_reference_age_ns": _kind("age of the reference price"),
+    "max_reference_age_ns": _kind("age of the reference price since it arrived"),
+    "max_feed_lag_ns": _kind("from the feed's sending until its arrival, the clock's measured offset added"),
     "max_request_age_ns": _kind("from the request's sent_ns until it is decided, either way"),
     "max_send_age_ns": _kind("from the decision until the order leaves (last-line veto)"),
     "max_heartbeat_age_ns": _kind("since the strategy's last heartbeat; no new order beyond it"),
@@ -87,6 +88,8 @@ KINDS: dict[str, Kind] = {
     "max_loss": _kind("today's loss, realised and marked", _HELD, scaled=True),
     "max_drawdown": _kind("today's profit below its best", _HELD, scaled=True),
 }
+LATER = frozenset({"max_feed_lag_ns"})
+"""Limits that documents in older journals lack. Until limits that name them hold, what they limit is denied."""
 LISTS = ("restricted_symbols", "allowed_symbols")
 """May stand in a venue, an account or a strategy: symbols that it may not trade, or the only ones that it may."""
 
@@ -108,8 +111,13 @@ class Limits:
         return cls.parse(load_yaml(text))
 
     @classmethod
-    def parse(cls, document: Any) -> "Limits":
-        """Read the plain value. Raises LimitsError as `load` does."""
+    def recall(cls, text: str) -> "Limits":
+        """Read what a journal holds, which may lack what came later (`LATER`). Raises LimitsError as `load` does."""
+        return cls.parse(msgspec.json.decode(text), lacking=LATER)
+
+    @classmethod
+    def parse(cls, document: Any, lacking: frozenset[str] = frozenset()) -> "Limits":
+        """Read the plain value; `all` may lack the limits `lacking`. Raises LimitsError as `load` does."""
         _keys("document", document, ("version", "venues", "accounts", "limits"), required=True)
         if document["version"] != 1 or type(document["version"]) is not int:
             raise LimitsError(f"version {document['version']!r}, this gateway reads 1")
@@ -129,7 +137,7 @@ class Limits:
             for name, entry in entries.items():
                 where = f"limits.{scope}" + (f".{_name(scope, name)}" if scope != "all" else "")
                 numbers[scope, name], lists[scope, name] = _entry(where, scope, entry)
-        missing = [limit for limit in KINDS if limit not in numbers["all", ""]]
+        missing = [limit for limit in KINDS if limit not in numbers["all", ""] and limit not in lacking]
         if missing:
             raise LimitsError(f"limits.all lacks {', '.join(missing)}: every limit must stand there")
         return cls(

@@ -12,6 +12,8 @@ SECOND_NS = 1_000_000_000
 DRIFT_WINDOW_NS = 300 * SECOND_NS
 """The reference that prices over time are held against is one to two of these old."""
 NEVER = -(2**62)
+UNKNOWN_LAG_NS = 2**63
+"""Of a feed that has not said when it sent: beyond every limit."""
 T = TypeVar("T")
 
 
@@ -25,12 +27,22 @@ class Now:
         self.raw_utc_ns = utc_ns if raw_utc_ns is None else raw_utc_ns
 
 
+class Feed:
+    """How late a venue's feed is: its messages come in order, so the latest one says it of all its prices."""
+
+    __slots__ = ("lag_ns",)
+
+    def __init__(self) -> None:
+        self.lag_ns = UNKNOWN_LAG_NS  # UTC from sending to arrival; negative where the clocks differ
+
+
 class Market:
     """A symbol at a venue as the gateway's own feed shows it. Prices in ticks; 0 where there is none."""
 
-    __slots__ = ("ask", "bid", "newer_mid2", "older_mid2", "seen_ns", "status", "turned_ns", "volume_lots")
+    __slots__ = ("ask", "bid", "feed", "newer_mid2", "older_mid2", "seen_ns", "status", "turned_ns", "volume_lots")
 
-    def __init__(self) -> None:
+    def __init__(self, feed: Feed) -> None:
+        self.feed = feed
         self.bid = self.ask = 0
         self.seen_ns = NEVER
         self.status = "unknown"  # only "open" lets orders pass
@@ -57,6 +69,11 @@ class Market:
             self.turned_ns = mono_ns
         elif mono_ns - self.turned_ns >= DRIFT_WINDOW_NS:
             self.older_mid2, self.newer_mid2, self.turned_ns = self.newer_mid2, mid2, mono_ns
+
+    def confirm(self, mono_ns: int) -> None:
+        """The feed says that nothing happened since: what is known is seen now. What is lost stays lost."""
+        if self.bid:
+            self.quote(self.bid, self.ask, mono_ns)
 
     def lose(self) -> None:
         """There is no reference any more: a gap in the feed, a crossed book."""
@@ -192,6 +209,7 @@ class Live:
     def __init__(self, mono_ns: int) -> None:
         self.started_ns = mono_ns
         self.clock = ClockOffset()
+        self.feeds: dict[str, Feed] = {}
         self.markets: dict[tuple[str, str], Market] = {}
         self.beats: dict[str, Beat] = {}
         self.windows: dict[tuple[str, str, str], Window] = {}
@@ -210,8 +228,15 @@ class Live:
         """What the feed says; nothing yet where it never spoke."""
         market = self.markets.get((venue, symbol))
         if market is None:
-            market = self.markets[venue, symbol] = Market()
+            market = self.markets[venue, symbol] = Market(self.feed(venue))
         return market
+
+    def feed(self, venue: str) -> Feed:
+        """The venue's feed; of unknown lag until it says when it sent."""
+        feed = self.feeds.get(venue)
+        if feed is None:
+            feed = self.feeds[venue] = Feed()
+        return feed
 
     def beat(self, strategy: str) -> Beat:
         """The strategy's line; down where it never came up."""

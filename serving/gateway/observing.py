@@ -147,6 +147,8 @@ def _body(event: e.Event, state: State) -> dict[str, Any]:
             body |= {"account": request.account, "strategy": request.strategy, "symbol": request.symbol,
                      "side": request.side}  # fmt: skip
         return body
-    names = [name for name in event.__struct_fields__ if name not in ("utc_ns", "document", "instruments")]
+    names = [name for name in event.__struct_fields__ if name not in ("utc_ns", "document", "instruments", "kind")]
     body = {"what": type(event).__name__.lower(), **{name: getattr(event, name) for name in names}}
+    if type(event) is e.Proposed:
+        body["of"] = event.kind  # an entry's own kind is "proposal"
     return {name: value for name, value in body.items() if isinstance(value, str | int | bool | tuple | None)}

@@ -17,6 +17,7 @@ PAPER_LIMITS: dict[str, int] = {
     "collar_bps": 500,
     "drift_collar_bps": 2_000,
     "max_reference_age_ns": 10 * SECOND_NS,
+    "max_feed_lag_ns": 5 * SECOND_NS,
     "max_request_age_ns": 5 * SECOND_NS,
     "max_send_age_ns": 2 * SECOND_NS,
     "max_heartbeat_age_ns": 10 * SECOND_NS,

@@ -226,7 +226,7 @@ class State:
         """Become the state that `dump` was taken of; self must be new."""
         for name, value in zip(_SCALARS, dump.scalars, strict=True):
             setattr(self, name, value)
-        self.limits = Limits.parse(msgspec.json.decode(dump.limits)) if dump.limits else None
+        self.limits = Limits.recall(dump.limits) if dump.limits else None
         for scope, name, values in dump.nodes:
             self.node(scope, name).load(values)
         for instrument, values, restricted in dump.symbols:

@@ -3,11 +3,13 @@
 Marks, cancels that must happen, things that expire.
 """
 
+from collections.abc import Iterable
+
 from serving.contracts.orders import LOTS_MAX, ContractError
 from serving.gateway.books import Node
 from serving.gateway.engine import Gateway
 from serving.gateway.events import LiquidationEnded, Marked, PostureEnded, Withdrawn
-from serving.gateway.live import NEVER, SECOND_NS, Now
+from serving.gateway.live import NEVER, SECOND_NS, UNKNOWN_LAG_NS, Now
 from serving.gateway.money import BPS
 from serving.gateway.order_table import Order
 
@@ -27,6 +29,19 @@ class Watch:
         self._since: dict[tuple[str, ...], int] = {}  # monotonic time at which something that expires was first seen
         self._retried: dict[int, int] = {}
         self._marked_ns = 0
+
+    def heard(self, venue: str, sent_ns: int, now: Now) -> None:
+        """The feed's latest message was sent at `sent_ns` UTC; 0 where that is unknown.
+
+        Against the clock as it reads, not as the gateway believes it: one that jumped either way leaves no reference.
+        """
+        self.gateway.live.feed(venue).lag_ns = now.raw_utc_ns - sent_ns if sent_ns else UNKNOWN_LAG_NS
+
+    def confirm(self, venue: str, symbols: Iterable[str], now: Now) -> None:
+        """The feed says that these symbols stand as they were last told."""
+        mono_ns = self.gateway.read_clock(now).mono_ns
+        for symbol in symbols:
+            self.gateway.live.market(venue, symbol).confirm(mono_ns)
 
     def quote(self, venue: str, symbol: str, bid: int, ask: int, now: Now) -> None:
         """Take a best bid and ask (ticks) from the gateway's own feed. Raises ContractError where one is no price."""
@@ -50,6 +65,7 @@ class Watch:
 
     def gap(self, venue: str) -> None:
         """The feed lost messages, or its line: no symbol of the venue has a reference until it speaks again."""
+        self.gateway.live.feed(venue).lag_ns = UNKNOWN_LAG_NS
         for (at_venue, _), market in self.gateway.live.markets.items():
             if at_venue == venue:
                 market.lose()

@@ -8,6 +8,10 @@ until a snapshot that the follower asks for. A new `session` (the venue started 
 One `Update` is one change of the visible book with the trade that made it, if one did: the state after it is a row of
 `feature_repo.pipeline.books`, so that features from the feed are those of the day's rows.
 
+A snapshot, an update, a status and a heartbeat carry `sent_ns`, the publisher's UTC clock when it sent them: the
+market's own time (`ts_ns`) may be another day's, and messages that come late one after the other, none missing, look
+fresh by their arrival. 0 says that the publisher knows no such time; who needs one then has none.
+
 In lockstep the publisher says `Until`: all that happened up to a moment has been sent. Each follower that paces the
 venue answers `Watermark` when it is done with that moment, its orders included; then the venue goes on.
 """
@@ -27,6 +31,8 @@ from serving.contracts.orders import (
 )
 
 _T = TypeVar("_T")
+VERSION = 2
+"""Of these messages; since 2 they carry `sent_ns`. Another version's opening is refused."""
 LEVELS_MAX = 100
 SYMBOLS_MAX = 10_000
 MESSAGE_MAX = 1 << 20
@@ -48,6 +54,7 @@ class _Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 class Opening(_Message, frozen=True, kw_only=True, gc=False, tag="opening"):
     """The first message of a connection."""
 
+    version: int
     venue: str
     session: str  # another one: the venue started again
     lockstep: bool
@@ -60,6 +67,7 @@ class Snapshot(_Message, frozen=True, kw_only=True, gc=False, tag="snapshot"):
     symbol: str
     sequence: int
     ts_ns: int
+    sent_ns: int
     status: Status
     volume_lots: int
     bids: tuple[Level, ...]
@@ -72,6 +80,7 @@ class Update(_Message, frozen=True, kw_only=True, gc=False, tag="update"):
     symbol: str
     sequence: int
     ts_ns: int
+    sent_ns: int
     bids: tuple[Level, ...] = ()
     asks: tuple[Level, ...] = ()
     trade_ticks: int = 0
@@ -85,6 +94,7 @@ class SymbolStatus(_Message, frozen=True, kw_only=True, gc=False, tag="status"):
     symbol: str
     sequence: int
     ts_ns: int
+    sent_ns: int
     status: Status
 
 
@@ -92,6 +102,7 @@ class Beat(_Message, frozen=True, kw_only=True, gc=False, tag="beat"):
     """The feed lives; the last sequence of each symbol."""
 
     ts_ns: int
+    sent_ns: int
     sequences: dict[str, int]
 
 
@@ -166,9 +177,13 @@ def _decode(decoder: "msgspec.json.Decoder[_T]", raw: bytes) -> _T:
 def _check(message: Down) -> None:
     """Raise FeedError where a value lies outside what the feed may say."""
     if isinstance(message, Opening):
+        if message.version != VERSION:
+            raise FeedError(f"version {message.version} of the feed, this end reads {VERSION}")
         _names(message.symbols)
         return
     _whole("ts_ns", message.ts_ns, 0, INT64_MAX)
+    if not isinstance(message, Until):
+        _whole("sent_ns", message.sent_ns, 0, INT64_MAX)
     if isinstance(message, Beat):
         _names(tuple(message.sequences))
         for last in message.sequences.values():

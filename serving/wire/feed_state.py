@@ -1,12 +1,14 @@
 """Both ends of the feed without a socket: the publisher numbers, the follower keeps books or knows that it does not."""
 
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
 
 import msgspec
 
 from serving.contracts.orders import encode
 from serving.wire.feed import (
     LEVELS_MAX,
+    VERSION,
     Ask,
     Beat,
     FeedError,
@@ -57,10 +59,19 @@ class Book:
 
 
 class Publisher:
-    """Numbers the feed. What it returns is the encoded message for everybody who follows the symbol."""
+    """Numbers the feed and stamps it. What it returns is the encoded message for everybody who follows the symbol."""
 
-    def __init__(self, venue: str, session: str, symbols: Iterable[str], lockstep: bool) -> None:
-        self.opening = Opening(venue=venue, session=session, lockstep=lockstep, symbols=tuple(symbols))
+    def __init__(
+        self,
+        venue: str,
+        session: str,
+        symbols: Iterable[str],
+        lockstep: bool,
+        utc_ns: Callable[[], int] = time.time_ns,
+    ) -> None:
+        """`utc_ns` reads the clock on the wall, ns: when a message is sent, whatever day the market plays."""
+        self.opening = Opening(version=VERSION, venue=venue, session=session, lockstep=lockstep, symbols=tuple(symbols))
+        self._utc_ns = utc_ns
         self.books = {symbol: Book() for symbol in self.opening.symbols}
 
     def row(
@@ -80,8 +91,8 @@ class Publisher:
         if not trade[1] and not changes[0] and not changes[1]:
             return None
         update = Update(
-            symbol=symbol, sequence=book.sequence + 1, ts_ns=ts_ns, bids=changes[0], asks=changes[1],
-            trade_ticks=trade[0], trade_lots=trade[1], trade_side=trade[2],
+            symbol=symbol, sequence=book.sequence + 1, ts_ns=ts_ns, sent_ns=self._utc_ns(), bids=changes[0],
+            asks=changes[1], trade_ticks=trade[0], trade_lots=trade[1], trade_side=trade[2],
         )  # fmt: skip
         book.apply(update)
         return encode(update)
@@ -92,7 +103,9 @@ class Publisher:
         if book.status == status:
             return None
         book.status, book.sequence, book.ts_ns = status, book.sequence + 1, ts_ns
-        return encode(SymbolStatus(symbol=symbol, sequence=book.sequence, ts_ns=ts_ns, status=status))
+        return encode(
+            SymbolStatus(symbol=symbol, sequence=book.sequence, ts_ns=ts_ns, sent_ns=self._utc_ns(), status=status)
+        )
 
     def snapshot(self, symbol: str) -> bytes:
         """The symbol as it is. Raises FeedError for one that is not here."""
@@ -105,6 +118,7 @@ class Publisher:
                 symbol=symbol,
                 sequence=book.sequence,
                 ts_ns=book.ts_ns,
+                sent_ns=self._utc_ns(),
                 status=book.status,
                 volume_lots=book.volume_lots,
                 bids=bids,
@@ -114,7 +128,8 @@ class Publisher:
 
     def beat(self, ts_ns: int) -> bytes:
         """The heartbeat."""
-        return encode(Beat(ts_ns=ts_ns, sequences={name: book.sequence for name, book in self.books.items()}))
+        sequences = {name: book.sequence for name, book in self.books.items()}
+        return encode(Beat(ts_ns=ts_ns, sent_ns=self._utc_ns(), sequences=sequences))
 
     def until(self, ts_ns: int, told: Mapping[str, int] | None = None) -> bytes:
         """Everything up to `ts_ns` has been sent, and so many reports about orders of each strategy."""

@@ -6,6 +6,7 @@ import random
 import signal
 import threading
 import time
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import httpx
@@ -25,6 +26,49 @@ PASSIVE, FAR = 9_800, 9_810
 def trading(tmp_path_factory):
     with Trading(tmp_path_factory.mktemp("trading")) as trading:
         yield trading
+
+
+class SlowLine:
+    """Between a feed and who follows it: bytes arrive `delay_s` after they were sent, all of them, in order."""
+
+    def __init__(self, to: int) -> None:
+        self.delay_s, self._to, self._loop = 0.0, to, asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+
+    def __enter__(self) -> "SlowLine":
+        self._thread.start()
+        server = asyncio.run_coroutine_threadsafe(asyncio.start_server(self._join, "127.0.0.1", 0), self._loop)
+        self.port = server.result(10).sockets[0].getsockname()[1]
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(10)
+
+    async def _join(self, reader, writer) -> None:
+        try:
+            up_reader, up_writer = await asyncio.open_connection("127.0.0.1", self._to)
+        except OSError:
+            writer.close()
+            return
+        await asyncio.gather(self._carry(reader, up_writer, slow=False), self._carry(up_reader, writer, slow=True))
+
+    async def _carry(self, reader, writer, slow) -> None:
+        held: asyncio.Queue = asyncio.Queue()
+
+        async def hand_on():
+            while (item := await held.get()) is not None:
+                came, part = item
+                await asyncio.sleep(max(0.0, came + self.delay_s * slow - time.monotonic()))
+                writer.write(part)
+            writer.close()
+
+        task = asyncio.create_task(hand_on())
+        with suppress(OSError):
+            while part := await reader.read(65_536):
+                held.put_nowait((time.monotonic(), part))
+        held.put_nowait(None)
+        await task
 
 
 def admin(trading, who="ann"):
@@ -413,24 +457,42 @@ def test_client_that_is_struck_by_sighup_loses_its_line_and_its_orders_and_comes
     run(back())
 
 
-def test_feed_that_is_silent_or_gone_denies(tmp_path):
-    with Trading(tmp_path, limits={"max_reference_age_ns": 1_000_000_000}) as trading:
+def test_feed_that_is_late_silent_or_gone_denies(tmp_path):
+    limits = {"max_reference_age_ns": 1_000_000_000, "max_feed_lag_ns": 500_000_000}
+    trading = Trading(tmp_path, limits=limits)
+    with SlowLine(trading.feed_port) as line:
+        path = trading.files.folder / "venues.yaml"
+        path.write_text(path.read_text().replace(f":{trading.feed_port}", f":{line.port}"))
+        with trading:
+            _feed_denies(trading, line)
 
-        async def go():
-            desk = await desk_of(trading)
-            await desk.allowed(desk.order(price=PASSIVE, lots=1))
-            trading.venue.process.send_signal(signal.SIGSTOP)
-            await asyncio.sleep(1.3)
-            silent = await desk.ask(desk.order(price=PASSIVE, lots=1))
-            trading.venue.process.send_signal(signal.SIGCONT)
-            trading.venue.end(signal.SIGKILL)
-            await asyncio.sleep(0.5)
-            gone = await desk.ask(desk.order(price=PASSIVE, lots=1))
-            return silent, gone
 
-        silent, gone = run(go())
-        assert silent.control in ("reference", "standing")
-        assert gone.control in ("session", "standing", "reference")
+def _feed_denies(trading, line):
+    async def go():
+        desk = await desk_of(trading)
+        await desk.allowed(desk.order(price=PASSIVE, lots=1))
+        gaps = (await asyncio.to_thread(state, trading))["venues"]["SYN"]["feed"]["gaps"]
+        line.delay_s = 0.8  # from here on all comes, none is missing, and it comes late
+        await asyncio.sleep(1.0)
+        late = await desk.ask(desk.order(price=PASSIVE, lots=1))
+        assert late.control == "reference" and late.value > 500_000_000 == late.limit, late
+        now = (await asyncio.to_thread(state, trading))["venues"]["SYN"]["feed"]
+        assert now["late"] and now["age_s"] < 1.0 and now["gaps"] == gaps and now["up"]
+        line.delay_s = 0.0
+        await asyncio.to_thread(wait, lambda: not state(trading)["venues"]["SYN"]["feed"]["late"], "the feed")
+        await desk.allowed(desk.order(price=PASSIVE, lots=1))
+        trading.venue.process.send_signal(signal.SIGSTOP)
+        await asyncio.sleep(1.3)
+        silent = await desk.ask(desk.order(price=PASSIVE, lots=1))
+        trading.venue.process.send_signal(signal.SIGCONT)
+        trading.venue.end(signal.SIGKILL)
+        await asyncio.sleep(0.5)
+        gone = await desk.ask(desk.order(price=PASSIVE, lots=1))
+        return silent, gone
+
+    silent, gone = run(go())
+    assert silent.control in ("reference", "standing")
+    assert gone.control in ("session", "standing", "reference")
 
 
 @pytest.mark.parametrize(

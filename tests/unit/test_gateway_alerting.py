@@ -29,7 +29,7 @@ class Heard:
 def world(monkeypatch):
     monkeypatch.setattr(module, "LIMITS_EVERY_S", 0.0)
     world = World()
-    session, feed = SimpleNamespace(not_well=""), SimpleNamespace(heard_ns=1, age_s=0.1)
+    session, feed = SimpleNamespace(not_well=""), SimpleNamespace(heard_ns=1, age_s=0.1, is_late=False)
     world.service = SimpleNamespace(
         gateway=world.gateway, sessions={"SIM": session}, feeds={"SIM": feed}, venues={"SIM": None},
         pulse=Pulse("the deciding thread", 60.0),

@@ -514,7 +514,7 @@ def halted(world, status):
     book = world.publisher.books["T"]
     book.sequence += 1
     book.status = status
-    world._feed(encoded(SymbolStatus(symbol="T", sequence=book.sequence, ts_ns=book.ts_ns, status=status)))
+    world._feed(encoded(SymbolStatus(symbol="T", sequence=book.sequence, ts_ns=book.ts_ns, sent_ns=1, status=status)))
 
 
 def test_halt_lets_nothing_out_but_cancels():

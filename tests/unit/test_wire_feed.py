@@ -1,8 +1,12 @@
+import itertools
+import re
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from serving.wire.feed import (
+    VERSION,
     Ask,
     Beat,
     FeedError,
@@ -128,11 +132,13 @@ def test_time_that_goes_back_is_a_gap():
 @pytest.mark.parametrize(
     "message",
     [
-        Opening(venue="V", session="s", lockstep=True, symbols=("A",)),
-        Snapshot(symbol="A", sequence=3, ts_ns=1, status="open", volume_lots=2, bids=((5, 1),), asks=((6, 2),)),
-        Update(symbol="A", sequence=4, ts_ns=1, bids=((5, 0),), trade_ticks=5, trade_lots=1, trade_side=-1),
-        SymbolStatus(symbol="A", sequence=5, ts_ns=1, status="halted"),
-        Beat(ts_ns=1, sequences={"A": 5}),
+        Opening(version=VERSION, venue="V", session="s", lockstep=True, symbols=("A",)),
+        Snapshot(
+            symbol="A", sequence=3, ts_ns=1, sent_ns=7, status="open", volume_lots=2, bids=((5, 1),), asks=((6, 2),)
+        ),
+        Update(symbol="A", sequence=4, ts_ns=1, sent_ns=7, bids=((5, 0),), trade_ticks=5, trade_lots=1, trade_side=-1),
+        SymbolStatus(symbol="A", sequence=5, ts_ns=1, sent_ns=7, status="halted"),
+        Beat(ts_ns=1, sent_ns=7, sequences={"A": 5}),
         Until(ts_ns=9),
     ],
     ids=lambda message: type(message).__name__,
@@ -144,15 +150,20 @@ def test_feed_message_comes_back_as_it_was(message):
 @pytest.mark.parametrize(
     ("message", "error"),
     [
-        (Update(symbol="A", sequence=1, ts_ns=1, bids=((0, 1),)), "price 0 is not from 1"),
-        (Update(symbol="A", sequence=1, ts_ns=1, bids=((5, -1),)), "lots -1"),
-        (Update(symbol="A", sequence=1, ts_ns=1, bids=((5, 1), (5, 2))), "2 levels"),
-        (Update(symbol="A", sequence=1, ts_ns=1, trade_lots=1), "trade_ticks 0"),
-        (Update(symbol="A", sequence=-1, ts_ns=1), "sequence -1"),
-        (Update(symbol="", sequence=1, ts_ns=1), "symbol ''"),
+        (Update(symbol="A", sequence=1, ts_ns=1, sent_ns=7, bids=((0, 1),)), "price 0 is not from 1"),
+        (Update(symbol="A", sequence=1, ts_ns=1, sent_ns=7, bids=((5, -1),)), "lots -1"),
+        (Update(symbol="A", sequence=1, ts_ns=1, sent_ns=7, bids=((5, 1), (5, 2))), "2 levels"),
+        (Update(symbol="A", sequence=1, ts_ns=1, sent_ns=7, trade_lots=1), "trade_ticks 0"),
+        (Update(symbol="A", sequence=-1, ts_ns=1, sent_ns=7), "sequence -1"),
+        (Update(symbol="", sequence=1, ts_ns=1, sent_ns=7), "symbol ''"),
         (Until(ts_ns=-1), "ts_ns -1"),
-        (Beat(ts_ns=1, sequences={"A": -5}), "sequence -5"),
-        (Snapshot(symbol="A", sequence=3, ts_ns=1, status="open", volume_lots=2, bids=((5, 0),), asks=()), "lots 0"),
+        (Beat(ts_ns=1, sent_ns=-7, sequences={}), "sent_ns -7"),
+        (Opening(version=1, venue="V", session="s", lockstep=True, symbols=()), "version 1 of the feed"),
+        (Beat(ts_ns=1, sent_ns=7, sequences={"A": -5}), "sequence -5"),
+        (
+            Snapshot(symbol="A", sequence=3, ts_ns=1, sent_ns=7, status="open", volume_lots=2, bids=((5, 0),), asks=()),
+            "lots 0",
+        ),
     ],
 )
 def test_feed_value_that_cannot_be_is_refused(message, error):
@@ -165,6 +176,24 @@ def test_noise_on_the_feed_is_a_typed_error(noise):
     for decode in (decode_down, decode_up):
         with pytest.raises(FeedError):
             decode(noise)
+
+
+def test_message_says_when_it_was_sent_by_the_clock_on_the_wall():
+    feed = Publisher("SYN", "s1", ["A"], False, utc_ns=itertools.count(100).__next__)
+    raws = [feed.status("A", 1, "open"), feed.row("A", 2, {10: 1}, {11: 1}), feed.snapshot("A"), feed.beat(3)]
+    assert [decode_down(raw).sent_ns for raw in raws] == [100, 101, 102, 103]
+
+
+def test_feed_of_before_there_was_a_send_time_is_not_followed():
+    feed, follower = publisher(), Follower(["A"])
+    follow(feed, follower)
+    assert follower.books
+    old = encode_feed(Opening(version=VERSION, venue="SYN", session="s1", lockstep=False, symbols=("A",)))
+    assert [event.symbol for event in follower.take(old.replace(b'"version":2,', b""))] == ["A"]
+    assert not follower.books
+    bare = feed.row("A", 1, {10: 1}, {11: 1})
+    with pytest.raises(FeedError, match="sent_ns"):
+        decode_down(re.sub(rb'"sent_ns":\d+,', b"", bare))
 
 
 def test_follower_s_own_messages_are_checked():

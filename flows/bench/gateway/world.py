@@ -135,6 +135,7 @@ def build(disk: Disk, clock: Clock | None = None) -> tuple[Gateway, Clock]:
     reconcile(gateway, lambda venue, order_id: None, {}, (), clock.now())
     arm(gateway, "CN=One", clock.now())
     clock.skip(2 * SECOND_NS)  # message windows are full after a start
+    watch.heard(VENUE, clock.now().utc_ns, clock.now())
     for symbol in symbols():
         watch.quote(VENUE, symbol, 9_990, 10_010, clock.now())
         watch.status(VENUE, symbol, "open")

@@ -93,8 +93,9 @@ function lines(s) {
     card(v.session === "up", `FIX ${name}: ${v.session === "up" ? "up" : "DOWN"}`,
       v.session === "up" ? `${v.unanswered} unanswered` : v.session, `drop copy ${v.drop_copy}`);
     const fresh = v.feed.up && v.feed.age_s !== null && v.feed.age_s < 3;
-    card(fresh, `Feed ${name}: ${fresh ? "fresh" : "OLD"}`,
+    card(fresh && !v.feed.late, `Feed ${name}: ${!fresh ? "OLD" : v.feed.late ? "LATE" : "fresh"}`,
       v.feed.age_s === null ? "never heard" : `${v.feed.age_s.toFixed(1)} s old`,
+      v.feed.lag_s === null ? "does not say when it sent" : `${(v.feed.lag_s * 1000).toFixed(0)} ms on its way`,
       `${v.feed.known} of ${v.feed.symbols} symbols, ${v.feed.gaps} gaps`);
   }
   const j = s.journal;
