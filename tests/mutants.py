@@ -13,13 +13,13 @@ import os
 import resource
 import sys
 import time
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import redirect_stdout
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 CONTROLS = ROOT / "serving" / "gateway" / "controls"
-FIRST = ("controls", "orders", "kill", "five_cases", "watch")  # the likeliest to notice
-TESTS = [str(ROOT / "tests" / "unit" / f"test_risk_{name}.py") for name in (*FIRST, "limits", "recovery")]
+FIRST = ("controls", "edges", "orders", "kill", "five_cases", "watch")  # the likeliest to notice
+TESTS = [str(ROOT / "tests" / "unit" / f"test_risk_{name}.py") for name in (*FIRST, "attacks", "limits", "recovery")]
 STREAM_SEEDS, STREAM_REQUESTS = range(3), 10_000
 LIMIT_S = 120
 """CPU time of one mutant; one that needs more never ends."""
@@ -30,10 +30,15 @@ SWAPS: dict[type, tuple[type, ...]] = {
     ast.Add: (ast.Sub,), ast.Sub: (ast.Add,), ast.Mult: (ast.FloorDiv,), ast.FloorDiv: (ast.Mult,),
     ast.And: (ast.Or,), ast.Or: (ast.And,),
 }  # fmt: skip
+CALLS = {"abs": "int", "min": "max", "max": "min"}
 CLAMPED = "what is at 0 is set to 0, or adds 0"
-CREDIT = "gross = (leg.long_value if order.sign > 0 else -leg.short_value) + order.at_mark - leg.gross"
 USED = "used = node.gross + gross - (profit if profit < 0 else 0)"
 AT_THE_ASK = "at the ask itself neither side is beyond the market"
+THE_SHORTCUT_ALONE = "the shortcut alone: the exact comparison below says the same"
+A_SIGN = "a sign is 1 or -1, never 0"
+ANYWHERE = {"order.sign > 0  ->  order.sign >= 0": A_SIGN}
+"""The same, of every control, by change."""
+WAITING = "if now.mono_ns - waiting.floor_ns <= limits.max_unacknowledged_ns:"
 KNOWN: dict[tuple[str, str, str], str] = {
     ("collar", "if beyond < 0:", "beyond < 0  ->  beyond <= 0"): AT_THE_ASK,
     ("collar", "if beyond < 0:", "0  ->  1"): AT_THE_ASK,
@@ -42,10 +47,22 @@ KNOWN: dict[tuple[str, str, str], str] = {
         "if not order.is_new or now.mono_ns - recent.last_ns >= limits.duplicate_window_ns:",
         "now.mono_ns - recent.last_ns >= limits.duplicate_window_ns  ->  "
         "now.mono_ns - recent.last_ns > limits.duplicate_window_ns",
-    ): "the shortcut alone: the exact comparison below says the same",
+    ): THE_SHORTCUT_ALONE,
+    ("unacknowledged", WAITING, WAITING + "\n    return None  ->  if False:\n    return None"): THE_SHORTCUT_ALONE,
+    ("unacknowledged", WAITING, f"{WAITING[3:-1]}  ->  {WAITING[3:-1].replace('<=', '<')}"): THE_SHORTCUT_ALONE,
+    ("unacknowledged", WAITING, f"{WAITING[3:33]}  ->  {WAITING[3:33].replace('-', '+')}"): THE_SHORTCUT_ALONE,
+    (
+        "reference",
+        "if not market.bid or not market.ask:",
+        "not market.bid or not market.ask  ->  not market.bid and (not market.ask)",
+    ): "a market has both prices or none (`Market.quote`, `Market.lose`)",
     ("credit", "if gross < 0:", "gross < 0  ->  gross <= 0"): CLAMPED,
     ("credit", "if gross < 0:", "0  ->  1"): CLAMPED,
-    ("credit", CREDIT, "order.sign > 0  ->  order.sign >= 0"): "a sign is 1 or -1, never 0",
+    (
+        "locate",
+        "held = account.position if account.position > 0 else 0",
+        "account.position > 0  ->  account.position >= 0",
+    ): CLAMPED,
     ("credit", USED, "profit < 0  ->  profit <= 0"): CLAMPED,
     ("credit", USED, "0  ->  1"): CLAMPED,
 }
@@ -93,68 +110,86 @@ def changes(node):
         yield swap(node, "value", node.value + 1)
     elif isinstance(node, ast.If | ast.IfExp):
         yield swap(node, "test", ast.Constant(False))
+    elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in CALLS:
+        yield swap(node.func, "id", CALLS[node.func.id])
     elif isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not | ast.USub):
         yield swap(node, "op", ast.UAdd() if isinstance(node.op, ast.USub) else ast.Not())
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
         yield swap(node, "operand", ast.UnaryOp(ast.Not(), node.operand))
 
 
-def judge_all(found) -> list[str]:
-    """Each in a process of its own: "test", "oracle", "time", or "" for a mutant that lives."""
-    verdicts = [""] * len(found)
-    running: dict[int, tuple[int, int]] = {}
-    waiting = list(range(len(found)))
-    while waiting or running:
-        while waiting and len(running) < (os.cpu_count() or 1):
-            place = waiting.pop(0)
-            pid, pipe = _start(found[place][0], found[place][3])
-            running[pid] = (place, pipe)
-        time.sleep(0.02)
-        for pid, (place, pipe) in list(running.items()):
-            if os.waitpid(pid, os.WNOHANG) == (0, 0):
-                continue
-            said = os.read(pipe, 100).decode()
-            os.close(pipe)
-            verdicts[place] = {"-": "", "": "time"}.get(said, said)
-            del running[pid]
-            if not verdicts[place]:
-                print("alive", *found[place][:3], file=sys.stderr, flush=True)
-    return verdicts
+class Judge:
+    """A pytest plugin: the tests are collected once, then each mutant meets them in a process of its own.
+
+    `verdicts` says what killed each: the name of a test, "oracle", "time"; "" for a mutant that lives.
+    """
+
+    def __init__(self, found) -> None:
+        self.found, self.verdicts = found, [""] * len(found)
+        self._killers: list[str] = []  # tests that killed, the latest one first: they are tried first
+
+    def pytest_runtestloop(self, session) -> bool:
+        """In place of pytest's own loop."""
+        running: dict[int, tuple[int, int]] = {}
+        waiting = list(range(len(self.found)))
+        while waiting or running:
+            while waiting and len(running) < (os.cpu_count() or 1):
+                place = waiting.pop(0)
+                pid, pipe = self._start(session, place)
+                running[pid] = (place, pipe)
+            time.sleep(0.002)
+            for pid, (place, pipe) in list(running.items()):
+                if os.waitpid(pid, os.WNOHANG) == (0, 0):
+                    continue
+                said = os.read(pipe, 1_000).decode()
+                os.close(pipe)
+                del running[pid]
+                self.verdicts[place] = verdict = {"-": "", "": "time"}.get(said, said)
+                if "::" in verdict:
+                    self._killers = [verdict, *(name for name in self._killers if name != verdict)]
+                elif not verdict and place:
+                    print("alive", *self.found[place][:3], file=sys.stderr, flush=True)
+        return True
+
+    def _start(self, session, place: int) -> tuple[int, int]:
+        read, write = os.pipe()
+        pid = os.fork()
+        if pid:
+            os.close(write)
+            return pid, read
+        resource.setrlimit(resource.RLIMIT_CPU, (LIMIT_S, LIMIT_S))
+        found = ""
+        try:
+            control, _, _, tree = self.found[place]
+            module = importlib.import_module(f"serving.gateway.controls.{control}")
+            exec(compile(ast.fix_missing_locations(tree), module.__file__, "exec"), module.__dict__)
+            found = self._fails(session) or _breaches()
+        except BaseException:
+            found = "oracle"  # it raised where the streams expect nothing to
+        finally:
+            os.write(write, (found or "-").encode()[:1_000])
+            os._exit(0)
+
+    def _fails(self, session) -> str:
+        """The first test that fails."""
+        from _pytest.runner import runtestprotocol
+
+        order = {name: place for place, name in enumerate(self._killers)}
+        for item in sorted(session.items, key=lambda item: order.get(item.nodeid, len(order))):
+            if not all(report.passed for report in runtestprotocol(item, log=False, nextitem=None)):
+                return item.nodeid
+        return ""
 
 
-def _start(control: str, tree) -> tuple[int, int]:
-    read, write = os.pipe()
-    pid = os.fork()
-    if pid:
-        os.close(write)
-        return pid, read
-    resource.setrlimit(resource.RLIMIT_CPU, (LIMIT_S, LIMIT_S))
-    found = ""
-    try:
-        found = _judge(control, tree)
-    except BaseException:
-        found = "oracle"  # it raised where the streams expect nothing to
-    finally:
-        os.write(write, (found or "-").encode())
-        os._exit(0)
+def _breaches() -> str:
+    from gateway_oracle import Oracle
+    from gateway_streams import Streams
 
-
-def _judge(control: str, tree) -> str:
-    import pytest
-
-    module = importlib.import_module(f"serving.gateway.controls.{control}")
-    exec(compile(ast.fix_missing_locations(tree), module.__file__, "exec"), module.__dict__)
-    with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
-        if pytest.main(["-x", "-q", "-p", "no:cacheprovider", "--no-header", *TESTS]) != 0:
-            return "test"
-        from gateway_oracle import Oracle
-        from gateway_streams import Streams
-
-        for seed in STREAM_SEEDS:
-            streams = Streams(seed, Oracle().read)
-            streams.run(STREAM_REQUESTS)
-            if streams.gateway.broken or streams.gateway.state.halted:
-                return "oracle"
+    for seed in STREAM_SEEDS:
+        streams = Streams(seed, Oracle().read)
+        streams.run(STREAM_REQUESTS)
+        if streams.gateway.broken or streams.gateway.state.halted:
+            return "oracle"
     return ""
 
 
@@ -169,15 +204,24 @@ def main(names: list[str]) -> int:
 
     paths = sorted(path for path in CONTROLS.glob("*.py") if path.stem not in ("__init__", "registry"))
     found = [(path.stem, *item) for path in paths if not names or path.stem in names for item in mutants(path)]
-    verdicts = judge_all(found)
+    untouched = (paths[0].stem, 0, "nothing changed", ast.parse(paths[0].read_text()))
+    judge = Judge([untouched, *found])
+    with redirect_stdout(io.StringIO()):
+        ended = pytest.main(["-p", "no:cacheprovider", *TESTS], plugins=[judge])
+    if ended not in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
+        raise SystemExit(f"pytest ended with {ended!r}: nothing was judged")
+    if judge.verdicts[0]:
+        raise SystemExit(f"{judge.verdicts[0]} fails without a mutant: nothing was judged")
+    verdicts = judge.verdicts[1:]
     alive = [item[:3] for item, verdict in zip(found, verdicts, strict=True) if not verdict]
     unknown = 0
     for control, line, change in alive:
         source = (CONTROLS / f"{control}.py").read_text().splitlines()[line - 1].strip()
-        why = KNOWN.get((control, source, change), "")
+        why = KNOWN.get((control, source, change), ANYWHERE.get(change, ""))
         unknown += not why
         print(f"{'known' if why else 'SURVIVED'}  {control}:{line}  {change}{f'  ({why})' if why else ''}")
-    killed = {kind: verdicts.count(kind) for kind in sorted(set(verdicts)) if kind}
+    by = ["test" if "::" in verdict else verdict for verdict in verdicts]
+    killed = {kind: by.count(kind) for kind in sorted(set(by)) if kind}
     print(f"{len(found)} mutants, killed by {killed}, {len(alive)} alive, {unknown} of them not explained")
     return 1 if unknown else 0
 

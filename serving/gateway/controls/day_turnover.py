@@ -11,12 +11,12 @@ NAME = "day_turnover"
 def check(at: At, limits: Effective, order: Intent, now: Now) -> Denied | None:
     """Deny an order that would take a scope beyond its day."""
     lots, value = order.added, order.added_value
-    if lots <= 0 and value <= 0:
+    if value <= 0:  # more lots are never worth less
         return None
     for node in at.nodes:
         if node.traded_value + node.open_value + value > node.max_day_value:
             return _denied(node, "value", node.traded_value + node.open_value + value, node.max_day_value)
-        if node.traded_lots + node.open_lots + lots > node.max_day_lots:
+        if lots > 0 and node.traded_lots + node.open_lots + lots > node.max_day_lots:
             return _denied(node, "lots", node.traded_lots + node.open_lots + lots, node.max_day_lots)
     return None
 

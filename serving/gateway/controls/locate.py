@@ -13,8 +13,9 @@ def check(at: At, limits: Effective, order: Intent, now: Now) -> Denied | None:
         return None
     account = at.leg.account_exposure
     held = account.position if account.position > 0 else 0
-    short = account.sold_short + max(0, account.sells + order.added - held)
-    if short > account.located and account.sells + order.added > held:
+    beyond = account.sells + order.added - held
+    short = account.sold_short + beyond
+    if beyond > 0 and short > account.located:
         return Denied(
             control=NAME,
             value=short,
