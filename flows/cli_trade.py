@@ -52,6 +52,7 @@ def trade(
         str | None, typer.Option(help="Session to trade, YYYY-MM-DD; one that the champion never saw where absent")
     ] = None,
     parents: Annotated[int | None, typer.Option(help="Parents to work; the whole day's where absent")] = None,
+    together: Annotated[int, typer.Option(help="Parents of a symbol that work at once, all of one side")] = 2,
     pace: Annotated[Pace, typer.Option(help="lockstep: as fast as all follow; real: by the clock")] = Pace.lockstep,
     speed: Annotated[float, typer.Option(help="Pace real: seconds of the day for one of the clock")] = 60.0,
     option: Options = None,
@@ -78,6 +79,7 @@ def trade(
         symbols=split_names(symbols),
         date=date,
         parents=parents,
+        together=together,
         pace=pace.value,
         speed=speed,
         options=option or [],

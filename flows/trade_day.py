@@ -26,10 +26,11 @@ if TYPE_CHECKING:
     from training.execution.config import ExecutionConfig
     from training.market.day import MarketDay
 
+NS = 1_000_000_000
 SYNTHETIC_DAYS = 250
 PARENTS_MAX = 2_000
 GAP_S = 60
-"""Between the horizon of a parent and the arrival of the next one of its symbol."""
+"""Between the horizons of parents of one side and the arrival of the first one of the other, in a symbol."""
 
 
 class TradeParams(IngestParams):
@@ -39,6 +40,7 @@ class TradeParams(IngestParams):
     rules: str | None = Field(None, description="YAML file of cleaning rules by venue; empty: the platform's own")
     gates: str | None = Field(None, description="YAML file of gate limits by venue; empty: the platform's own")
     parents: int | None = Field(None, ge=1, le=PARENTS_MAX, description="Parents to work; empty: the whole grid")
+    together: int = Field(2, ge=1, le=50, description="Parents of a symbol that work at once, all of one side")
     pace: Literal["lockstep", "real"] = Field("lockstep", description="lockstep: as fast as all follow; real: by clock")
     speed: float = Field(60.0, gt=0, le=1_000, description="pace real: seconds of the day for one of the clock")
 
@@ -77,7 +79,7 @@ def prepare(params: TradeParams) -> TradeDay:
     days = _load_days(
         features, lake().folder("apply_signal", of["apply_signal"]) if "apply_signal" in of else None, date
     )
-    parents = parents_of(days, config, params.parents)
+    parents = parents_of(days, config, params.parents, params.together)
     synthetic = all(day.instrument.synthetic for day in days)
     return TradeDay(params.source, date, synthetic, features, stages, version, bundle, config, days, parents)
 
@@ -150,21 +152,37 @@ def _require_symbols(partitions: list[Partition]) -> None:
         raise InputError(f"symbol {twice[0]} is traded at several venues that day; choose by --symbols or another day")
 
 
-def parents_of(days: "list[MarketDay]", config: "ExecutionConfig", most: int | None) -> NDArray[np.void]:
-    """Buys and sells of each symbol in turn, one at a time, over the whole day; or `most` of them, evenly.
+def parents_of(
+    days: "list[MarketDay]", config: "ExecutionConfig", most: int | None, together: int = 1
+) -> NDArray[np.void]:
+    """Buys and sells of each symbol in turn over the day, `together` of a side at once; or `most` of them, evenly.
 
-    One at a time, because the gateway lets no two own orders of a symbol meet, and an environment knows one parent.
+    Those of a side meet each other no more than their environments do. Those of the other side wait until all are done:
+    the EMS keeps own orders apart, which an environment, that knows one parent, does not.
     """
     from training.execution.parents import parent_grid
 
-    grid = parent_grid(days, replace(config, start_every_s=config.horizon_s + GAP_S))
+    every_s = config.horizon_s + GAP_S if together == 1 else -(-config.horizon_s // together)
+    grid = parent_grid(days, replace(config, start_every_s=every_s))
     chosen = []
     for index in range(len(days)):
         mine = grid[grid["day"] == index]
-        starts = np.unique(mine["start_ns"])
-        sides = dict(zip(starts.tolist(), np.where(np.arange(len(starts)) % 2 == 0, 1, -1).tolist(), strict=True))
-        chosen.append(mine[[sides[int(row["start_ns"])] == int(row["side"]) for row in mine]])
+        sides = _sides(np.unique(mine["start_ns"]).tolist(), config.horizon_s, together)
+        chosen.append(mine[[sides.get(int(row["start_ns"])) == int(row["side"]) for row in mine]])
     parents = np.concatenate(chosen)
     parents = parents[np.lexsort((parents["day"], parents["start_ns"]))]
     wanted = min(most or PARENTS_MAX, len(parents))
     return parents[np.unique(np.linspace(0, len(parents) - 1, wanted).astype(np.int64))]
+
+
+def _sides(starts: list[int], horizon_s: int, together: int) -> dict[int, int]:
+    """The side of each start that a parent is given, the first buys: `together` of a side, then the other side's."""
+    sides: dict[int, int] = {}
+    side, left, free_ns = -1, 0, 0
+    for start_ns in starts:
+        if not left and start_ns >= free_ns:
+            side, left = -side, together
+        if left:
+            sides[start_ns], left = side, left - 1
+            free_ns = start_ns + (horizon_s + GAP_S) * NS
+    return sides

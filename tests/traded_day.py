@@ -27,7 +27,7 @@ def traded_day(lake, folder, hours, forecasts=None):
     config = replace(ExecutionConfig.from_dict(dict(bundle.metadata["execution"])), world="replay")
     day = load_market_days(features, None if forecasts is None else forecasts(bundle, features), [partition])[0]
     stages = [StageResult("features", "by-hand", False, 0.0, {})]
-    parents = parents_of([day], config, None)
+    parents = parents_of([day], config, None, together=2)
     return TradeDay(SOURCE, partition.date, True, features, stages, version, bundle, config, [day], parents)
 
 

@@ -8,11 +8,11 @@ from traded_day import params, traded_day
 
 from flows.trade import trade_day
 from flows.trade_backtest import backtest
+from flows.trade_day import parents_of
 from serving.contracts.observation import OBSERVATION_NAMES
 from serving.decide.local import LocalPolicies
 from serving.parents.observing import unpacked
 from training.execution.config import ExecutionConfig
-from training.execution.parents import parent_grid
 from training.execution.static_rule import write_bundle_zero
 from training.market.day import load_market_day
 from training.signals.apply import apply_signal
@@ -57,10 +57,14 @@ def test_live_when_a_day_is_played_in_lockstep_then_acts_and_fills_as_the_enviro
     bundle = BUNDLES[name](tmp_path / "bundle")
     config = ExecutionConfig.from_dict(dict(bundle.metadata["execution"]))
     day = load_market_day(root, forecasts_of(bundle, root, tmp_path / "forecasts"), partition)
-    parents = parent_grid([day], config)
+    together = 3 if config.horizon_s <= 120 else 1  # the half hour has no room for three long ones of both sides
+    parents = parents_of([day], config, None, together)
     env = backtest(bundle, [day], parents, config)
     live = play_live(day, requests_of(day, parents), LocalPolicies.of(bundle), fill_model=config.fill_model)
     actions = set()
+    assert {int(side) for side in parents["side"]} == {1, -1}
+    apart_ns = (parents["start_ns"][1:] - parents["start_ns"][:-1]).min()
+    assert (apart_ns < config.horizon_s * 10**9) == (together > 1)
     for index in range(len(parents)):
         parent, decided = live.parent(f"p{index}"), live.decisions[f"p{index}"]
         assert (parent.how, parent.fallback) == ("filled", "")

@@ -54,6 +54,22 @@ def test_parents_then_buy_and_sell_in_turn_and_never_two_of_a_symbol_at_once(day
     assert (gaps >= (config.horizon_s + GAP_S) * NS).all()
 
 
+@pytest.mark.parametrize("together", [2, 3])
+def test_parents_when_several_work_together_then_they_are_of_one_side_and_the_other_waits_for_all(days, together):
+    config = ExecutionConfig(**SHORT)
+    parents = parents_of(days, config, None, together)
+    horizon_ns, most = config.horizon_s * NS, 0
+    assert len(parents) > len(parents_of(days, config, None))
+    for row in parents:
+        beside = parents[np.abs(parents["start_ns"] - row["start_ns"]) < horizon_ns]
+        assert set(beside["side"]) == {row["side"]}
+        begun = beside[beside["start_ns"] <= row["start_ns"]]
+        most = max(most, len(begun))
+    assert most == together
+    turns = np.flatnonzero(np.diff(parents["side"]))
+    assert (np.diff(parents["start_ns"])[turns] >= horizon_ns + GAP_S * NS).all() and len(turns) >= 2
+
+
 def test_parents_when_two_symbols_trade_then_each_has_its_own_turns(days):
     other = replace(days[0], instrument=replace(days[0].instrument, symbol="SYN2"))
     parents = parents_of([days[0], other], ExecutionConfig(**SHORT), None)
