@@ -5,6 +5,7 @@ replayed: the state that it leads to is the present one to the bit.
 """
 
 import numpy as np
+import pytest
 from gateway_world import ANN, SYMBOL, TICK_VALUE, World, limits_of
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -240,7 +241,16 @@ class Machine(RuleBasedStateMachine):
         assert audit.replay(self.world.disk)[0].encoded() == self.state.encoded()
 
 
-TestGateway = Machine.TestCase
-TestGateway.settings = settings(
+SETTINGS = settings(
     max_examples=40, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True
 )
+TestGateway = Machine.TestCase
+TestGateway.settings = SETTINGS
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(4 * 3600)
+class TestGatewayAtLength(Machine.TestCase):
+    """Ten times the runs, twice as long each, and new ones each time; a failure prints how it is repeated."""
+
+    settings = settings(SETTINGS, max_examples=400, stateful_step_count=80, derandomize=False, print_blob=True)

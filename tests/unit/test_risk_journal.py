@@ -81,7 +81,12 @@ def test_unsynced_bytes_are_lost_and_nothing_else():
     assert ("A1", "S1", kept.key) in world.state.keys and ("A1", "S1", "lost") not in world.state.keys
 
 
-@pytest.mark.parametrize("seed", range(40))
+def seeds(count):
+    """So many in the default run, and ten times as many behind `slow`."""
+    return [*range(count), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(count, 10 * count))]
+
+
+@pytest.mark.parametrize("seed", seeds(40))
 def test_torn_tail_is_set_aside_and_no_durable_record_is_lost(seed):
     rng = np.random.default_rng(seed)
     disk, _ = filled_disk()
@@ -109,7 +114,7 @@ def test_torn_tail_is_kept_in_a_file_of_its_own():
     assert len(disk.read(journal.torn)) == ends[-1] - 5 - ends[-2]
 
 
-@pytest.mark.parametrize("seed", range(60))
+@pytest.mark.parametrize("seed", seeds(60))
 def test_flipped_bit_in_any_durable_record_refuses_to_start(seed):
     rng = np.random.default_rng(seed)
     disk, _ = filled_disk()
