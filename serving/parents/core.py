@@ -42,6 +42,8 @@ class Core:
         self.rules, self.state = rules, state
         self.markets = {symbol: SymbolMarket(instrument) for symbol, instrument in instruments.items()}
         self.now_ns = 0  # of the market
+        self.feed_lag_ns: int | None = None
+        self.is_late = False
         self.utc_ns = utc_ns
         self.policies: Policies | None = None
         self.runs: dict[int, Run] = {}
@@ -75,6 +77,23 @@ class Core:
             if market.is_known:
                 self.alert("feed_gap", f"{event.symbol} is unknown: {event.reason}", symbol=event.symbol)
             market.lose()
+
+    def on_lag(self, lag_ns: int | None) -> None:
+        """How long the feed's latest message was on its way, ns of the clock; None where the feed does not say.
+
+        While that is too long no book counts as known, so that nothing but cancels is sent; it must fall to half of the
+        limit before one does again.
+        """
+        most = self.rules.max_feed_lag_ns
+        self.feed_lag_ns = lag_ns
+        late = lag_ns is None or abs(lag_ns) > (most // 2 if self.is_late else most)
+        if late == self.is_late:
+            return
+        self.is_late = late
+        for market in self.markets.values():
+            market.is_late = late
+        how = "does not say when it sent" if lag_ns is None else f"is {lag_ns / 1e9:.3f} s late"
+        self.alert("feed_late", f"the feed {how}: {'nothing is sent' if late else 'it is acted on again'}")
 
     def advance(self, now_ns: int, utc_ns: int) -> None:
         """All up to `now_ns` has been told: do what is due. Time that goes back is not believed."""
@@ -115,7 +134,9 @@ class Core:
             )  # fmt: skip
         )
         parent = self.state.parents[number]
-        self.run_of(parent)
+        run = self.run_of(parent)
+        if self.now_ns <= 0:
+            run.waits_for = "the feed has not told yet what time it is"
         return parent
 
     def cancel(self, parent: Parent, reason: str, utc_ns: int) -> None:

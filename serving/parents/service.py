@@ -72,7 +72,9 @@ class ParentsService:
         registry = new_registry()
         self._registry, self._metrics = registry, Metrics(registry, self.core)
         self._pulse = Pulse("the event loop", HANGS_AFTER_S)
-        self._pacer = Pacer(self.core, self.flush, settings.speed, settings.paces, settings.told_s)
+        self._pacer = Pacer(
+            self.core, self.flush, settings.speed, settings.paces, settings.told_s, settings.feed_has_no_send_time
+        )
         self._policies = policies
         token = "" if settings.alert_token_file is None else settings.alert_token_file.read_text().strip()
         self._alerts = Alerts("parents", settings.alert_url, token)
@@ -421,8 +423,5 @@ class ParentsService:
         self.flush()
 
     def _why_not_ready(self) -> str:
-        if self.failure:
-            return self.failure
-        if not self.ready.is_set():
-            return "it is starting"
-        return self.core.lines.why_down() or ("" if self._pacer.clock.known else "nothing was heard from the feed")
+        """It takes orders, changes and questions; while feed or gateway are away parents wait, and say for what."""
+        return self.failure or ("" if self.ready.is_set() else "it is starting")

@@ -4,6 +4,7 @@ import asyncio
 import json
 import socket
 import time
+import urllib.request
 from contextlib import asynccontextmanager
 
 import aiohttp
@@ -304,6 +305,28 @@ def test_http_answers_nobody_without_the_right_token_and_no_account_but_one_s_ow
                 assert (await answer.json()) == {"parents": []}
 
     asyncio.run(run())
+
+
+def test_ready_while_feed_and_gateway_are_away_takes_parents_and_says_what_they_wait_for(tmp_path):
+    def probe(port):
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=5) as answer:
+            return answer.status
+
+    async def run():
+        async with (
+            served(settings_for(tmp_path, Nowhere(), decide_wait_s=0.0)) as service,
+            aiohttp.ClientSession(
+                f"http://127.0.0.1:{service.ports['http']}", headers={"Authorization": f"Bearer {HTTP_TOKEN}"}
+            ) as http,
+        ):
+            assert await asyncio.to_thread(probe, service.ports["metrics"]) == 200
+            async with http.post("/v1/parents", json=parent()) as answer:
+                taken = answer.status, (await answer.json())["waits_for"]
+            async with http.post("/v1/parents/p1/cancel") as answer:
+                return taken, (await answer.json())["status"]
+
+    taken, status = asyncio.run(run())
+    assert taken == (202, "the feed has not told yet what time it is") and status == "cancelled"
 
 
 def test_disk_that_refuses_ends_the_process_and_nothing_is_acknowledged(tmp_path):
