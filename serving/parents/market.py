@@ -88,6 +88,7 @@ class SymbolMarket:
         self.rows: deque[Row] = deque()
         self.first = 0  # number of rows[0], counted from the first row ever
         self.gaps = 0
+        self.is_late = False  # the feed lags: the book is one of some time ago, and nobody acts on it
         self.unknown_since_ns = 0
         self._windows: list[tuple[int, int]] = []
         self._features: FeatureState | None = None
@@ -105,8 +106,8 @@ class SymbolMarket:
 
     @property
     def last(self) -> Row | None:
-        """The present book; None where it is not known."""
-        return self.rows[-1] if self.rows and self.book is not None else None
+        """The present book; None where it is not known, or was told too late to be the present one."""
+        return self.rows[-1] if self.rows and self.book is not None and not self.is_late else None
 
     @property
     def row_count(self) -> int:

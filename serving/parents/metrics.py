@@ -39,6 +39,10 @@ class Metrics:
             registry=registry,
         )  # fmt: skip
         self._gauges(registry, core)
+        lag = Gauge("shortfall_parents_feed_lag_seconds", "The feed's latest message was on its way", registry=registry)
+        lag.set_function(lambda: float("nan") if core.feed_lag_ns is None else core.feed_lag_ns / 1e9)
+        late = Gauge("shortfall_parents_feed_late", "1 while nothing is sent since the feed lags", registry=registry)
+        late.set_function(lambda: float(core.is_late))
         Gauge("shortfall_parents_market_seconds", "Time of the market, UTC", registry=registry).set_function(
             lambda: core.now_ns / 1e9
         )

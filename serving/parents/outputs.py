@@ -44,6 +44,9 @@ class CoreRules:
     )  # without features or a book before the fallback takes over; a fifth of the horizon at most
     failures: int = 3  # answers in a row that did not come before the fallback takes over
     stale_ns: int = 2 * NS  # an unanswered order older than this is not repeated after a lost line, but cancelled
+    max_feed_lag_ns: int = (
+        2 * NS
+    )  # of the clock: a feed whose messages take longer, or come from ahead, is not acted on
     algorithm: str = "shortfall"  # registered id, as the gateway and the venue see it
 
 

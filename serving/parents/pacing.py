@@ -44,8 +44,14 @@ class Clock:
 class Pacer:
     """Hands the feed to a core and says what time it is. `flush` does what the core then wants."""
 
-    def __init__(self, core: Core, flush: Callable[[], None], speed: float, paces: bool, told_s: float) -> None:
-        """`paces`: the venue waits for this process; `told_s`: it waits so long for reports that are on their way."""
+    def __init__(
+        self, core: Core, flush: Callable[[], None], speed: float, paces: bool, told_s: float, timeless: bool = False
+    ) -> None:
+        """`paces`: the venue waits for this process; `told_s`: it waits so long for reports that are on their way.
+
+        `timeless`: the feed does not say when it sends, and counts as in time.
+        """
+        self._timeless = timeless
         self.clock = Clock(speed)
         self.changed = asyncio.Event()  # set by whoever changed what a step of lockstep may wait for
         self._core, self._flush, self._paces, self._told_s = core, flush, paces, told_s
@@ -65,7 +71,14 @@ class Pacer:
                 self._missed.clear()
         elif isinstance(event, Beat | Update | SymbolStatus | Snapshot):
             self.clock.heard(event.ts_ns)
+            if not self._lockstep:  # there the venue waits for whoever paces it, so that nothing is late
+                self._core.on_lag(self._lag_ns(event.sent_ns))
         self._core.on_feed(event)
+
+    def _lag_ns(self, sent_ns: int) -> int | None:
+        if self._timeless:
+            return 0
+        return time.time_ns() - sent_ns if sent_ns else None
 
     async def tick(self, went_round: Callable[[], None]) -> None:
         """Let time pass by the clock, where the venue does not wait for anybody."""

@@ -69,6 +69,8 @@ class ParentsSettings(BaseSettings):
     algorithm: str = Field("shortfall", description="Registered id of the algorithm in every request")
 
     feed_url: str = Field("ws://127.0.0.1:9881", description="The venue's feed")
+    feed_lag_s: float = Field(2.0, gt=0, le=60, description="Nothing is sent while the feed's messages take longer")
+    feed_has_no_send_time: bool = Field(False, description="Of a feed whose lag cannot be known: it counts as none")
     paces: bool = Field(False, description="In lockstep the venue waits for this process")
     speed: float = Field(1.0, gt=0, le=10_000, description="Seconds of the venue's day for one of the clock")
     gateway_host: str = Field("127.0.0.1", description="The gateway's order port")
@@ -155,6 +157,7 @@ class ParentsSettings(BaseSettings):
             backoff_ns=int(self.backoff_s * NS), backoff_max_ns=int(self.backoff_max_s * NS),
             patience_ns=int(self.features_s * NS), failures=self.failures,
             fallback_interval_ns=int(self.fallback_slice_s * NS), algorithm=self.algorithm,
+            max_feed_lag_ns=int(self.feed_lag_s * NS),
         )  # fmt: skip
 
     def known_instruments(self) -> dict[str, Instrument]:
