@@ -392,7 +392,7 @@ class Streams:
             account=ACCOUNTS[stream] if kind > 0.045 else ACCOUNTS[(stream + 2) % STREAMS],
             algorithm="adv",
             trader="t",
-            sent_ns=0,
+            sent_ns=self.utc_ns,
             venue=VENUES[0] if d[0] < 0.7 else VENUES[1],
             symbol=SYMBOLS[place],
             side="buy" if buys else "sell",
@@ -408,8 +408,8 @@ class Streams:
         mid = self.mids[int(order.symbol[1:])]
         lots = max(1, int(order.lots * (0.2 + d[6] * 3)))
         return Replace(
-            key=f"r{self.requests}", strategy=strategy, account=account, algorithm="adv", trader="t", sent_ns=0,
-            order_key=key, price_ticks=mid + int((d[7] - 0.5) * 80), lots=lots,
+            key=f"r{self.requests}", strategy=strategy, account=account, algorithm="adv", trader="t",
+            sent_ns=self.utc_ns, order_key=key, price_ticks=mid + int((d[7] - 0.5) * 80), lots=lots,
         )  # fmt: skip
 
     # the people

@@ -161,9 +161,12 @@ def _filled(state: "State", order: Order, report: Filled) -> None:
         if (known.order_id, known.lots, known.price_ticks) != (order.id, report.lots, report.price_ticks):
             _trip(state, order.request.venue, f"execution {report.exec_id} came twice with different contents")
         return
+    value = worth(report.price_ticks, report.lots, order.leg.book.tick_value)
     order.leg.trade(order.sign, report.price_ticks, report.lots, report.fee)
     state.executions[key] = Execution(order.id, report.price_ticks, report.lots, report.fee)
-    _count_traded(order, report.lots, worth(report.price_ticks, report.lots, order.leg.book.tick_value))
+    _count_traded(order, report.lots, value)
+    if report.fee < -value:  # a profit that hides losses
+        _trip(state, order.request.venue, f"a rebate of {-report.fee} on a trade of {value} (order {order.id})")
     if order.status > Status.DONE:
         _trip(state, order.request.venue, f"order {order.id} was filled although it is {order.stage}")
     _acked(state, order, Acked(order_id=order.id, ts_ns=report.ts_ns))

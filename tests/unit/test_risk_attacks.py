@@ -19,15 +19,12 @@ def assert_denied(decision, control):
     assert type(decision) is Denied and decision.control == control, decision
 
 
-def next_day(world, days=1):
-    """End the day and begin the next one, armed and with fresh quotes."""
+def next_day(world, opens=OPENS_NS + 24 * 3600 * SECOND_NS):
+    """End the day and begin the next one a second ago, armed and with fresh quotes."""
     end_day(world.gateway, world.clock())
-    opens = OPENS_NS + days * 24 * 3600 * SECOND_NS
     world.clock.pass_((opens + SECOND_NS - world.clock.utc_ns) / SECOND_NS)
-    start_day(
-        world.gateway, f"{DAY[:-1]}{int(DAY[-1]) + days}", opens, opens + CLOSES_NS - OPENS_NS, INSTRUMENTS,
-        world.clock(),
-    )  # fmt: skip
+    day = f"{DAY[:-1]}{int(DAY[-1]) + 1}"
+    start_day(world.gateway, day, opens, opens + CLOSES_NS - OPENS_NS, INSTRUMENTS, world.clock())
     world.see()
 
 
@@ -98,6 +95,28 @@ def test_turnover_of_a_correction_counts_what_is_more_and_is_never_given_back():
         lots += 5 if now_lots == 95 else 0
         node = world.state.all
         assert (node.traded_lots, node.traded_value) == (lots, value * TICK_VALUE)
+
+
+def test_request_of_yesterday_when_the_days_follow_at_once_is_not_taken_for_a_new_one():
+    world = World()
+    world.clock.pass_((CLOSES_NS - 2 * SECOND_NS - world.clock.utc_ns) / SECOND_NS)
+    world.see()
+    request = world.order()
+    world.submit(request)
+    world.report(world.venue.cancelled(1))
+    next_day(world, CLOSES_NS)
+    assert world.clock.utc_ns - request.sent_ns < world.state.limits.numbers["all", ""]["max_request_age_ns"]
+    assert_denied(world.submit(request), "request_age")
+    assert len(world.venue.news()) == 1
+    assert type(world.send(sent_ns=CLOSES_NS)) is Allowed
+
+
+def test_rebate_beyond_what_was_traded_stops_the_venue():
+    value = 100 * 10_000 * TICK_VALUE
+    for fee, true in ((-value, True), (-value - 1, False)):
+        world = World()
+        world.report(world.venue.fill(world.work(), 100, fee=fee))
+        assert (not world.state.node("venue", VENUE).tripped) == true
 
 
 class VenueOfReconciler:
