@@ -163,8 +163,10 @@ def killed(state: "State", event: e.Killed) -> None:
 
 def liquidation_ordered(state: "State", event: e.LiquidationOrdered) -> None:
     """Count a person; with the second, reduce-only orders pass the kill."""
-    people = state.liquidations.setdefault((event.scope, event.name), {})
+    before = state.liquidations.get((event.scope, event.name), {})
+    people = {by: expires_ns for by, expires_ns in before.items() if event.utc_ns < expires_ns}
     people[event.by] = event.expires_ns
+    state.liquidations[event.scope, event.name] = people
     state.node(event.scope, event.name).liquidating = len(people) >= APPROVERS
 
 

@@ -3,12 +3,12 @@
 import asyncio
 
 import pytest
-from gateway_world import ANN, CLOSES_NS, DAY, INSTRUMENTS, OPENS_NS, SYMBOL, TICK_VALUE, VENUE, World, limits_of
+from gateway_world import ANN, BOB, CLOSES_NS, DAY, INSTRUMENTS, OPENS_NS, SYMBOL, TICK_VALUE, VENUE, World, limits_of
 
 from serving.contracts.decisions import Allowed, Denied
 from serving.contracts.orders import Acked, Corrected, Filled
 from serving.gateway.day import end_day, start_day
-from serving.gateway.kill import enable
+from serving.gateway.kill import LIQUIDATION_LASTS_NS, enable, kill, order_liquidation
 from serving.gateway.live import SECOND_NS
 from serving.gateway.reconciling import Reconciler
 from serving.wire.fix_reports import Answer
@@ -109,6 +109,18 @@ def test_request_of_yesterday_when_the_days_follow_at_once_is_not_taken_for_a_ne
     assert_denied(world.submit(request), "request_age")
     assert len(world.venue.news()) == 1
     assert type(world.send(sent_ns=CLOSES_NS)) is Allowed
+
+
+def test_liquidation_when_the_first_order_for_it_expired_before_the_second_came_then_it_is_one_person():
+    world = World()
+    world.hold(100)
+    kill(world.watch, "all", "", ANN, "test", world.clock())
+    order_liquidation(world.gateway, "all", "", ANN, world.clock())
+    world.clock.pass_(LIQUIDATION_LASTS_NS / SECOND_NS)  # and no tick came since
+    assert not order_liquidation(world.gateway, "all", "", BOB, world.clock())
+    world.see()
+    assert_denied(world.send("sell", 100, reduce_only=True), "kill_switch")
+    assert order_liquidation(world.gateway, "all", "", ANN, world.clock())
 
 
 def test_rebate_beyond_what_was_traded_stops_the_venue():
