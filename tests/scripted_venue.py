@@ -28,6 +28,7 @@ class ScriptedVenue:
         """`tail` of every CompID: QuickFIX keeps one session of a name in a process."""
         self.gateway, self.drop = f"GATEWAY{tail}", f"DROPCOPY{tail}"
         self.heard: list = []
+        self.numbers: dict[int, str] = {}
         self.answers = self.copies = True
         self.states: dict[str, OrderState] = {}  # what a mass status lists, by ClOrdID
         self._execs = itertools.count(1)
@@ -85,6 +86,14 @@ class ScriptedVenue:
             message.setField(tag, value)
         self._acceptor.send(self.gateway, message)
 
+    def reject(self, reference: str) -> None:
+        """Session-level Reject of what the gateway sent under a MsgSeqNum."""
+        self._acceptor.send(self.gateway, build("3", {Tag.REF_SEQ_NUM: reference or None, Tag.TEXT: "required tag"}))
+
+    def number(self, message) -> str:
+        """The MsgSeqNum under which a message was heard."""
+        return self.numbers[id(message)]
+
     @staticmethod
     def state(order: NewOrder, status="new", filled=0, **more) -> OrderState:
         left = order.lots - filled if status in ("new", "partially_filled") else 0
@@ -111,6 +120,7 @@ class ScriptedVenue:
 
     def received(self, peer, message):
         asked = decode_inbound(Fields.of(message), {SYMBOL: SCALE})
+        self.numbers[id(asked)] = message.getHeader().getField(34)
         self.heard.append(asked)
         if isinstance(asked, MassStatus):
             states = list(self.states.values())

@@ -31,7 +31,8 @@ class DropCopy:
         self._path = folder / f"drop-copy-{venue}.jsonl"
         self._reports = _read(self._path)
         self._file = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-        self._session = initiator(self, config, folder / "fix" / f"{venue}-drop", base, log_fix=False)
+        store = folder / "fix" / f"{venue}-drop"
+        self._session = initiator(self, config, store, base, log_fix=False, on_reject=self._rejected)
 
     @property
     def is_up(self) -> bool:
@@ -106,6 +107,10 @@ class DropCopy:
     def failed(self, reason: str) -> None:
         """See FixHandler."""
         self._on_failure(f"the drop copy of {self.venue} failed: {reason}")
+
+    def _rejected(self, peer: str, number: int, reason: str) -> None:
+        """What it asked of the venue was a TestRequest, or a repetition: whether all has come is not known."""
+        self._on_failure(f"the drop copy of {self.venue}: message {number} was rejected: {reason}")
 
 
 def _read(path: Path) -> list[Report]:

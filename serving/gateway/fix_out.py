@@ -38,6 +38,7 @@ from serving.wire.messages import OrderState
 
 log = logging.getLogger(__name__)
 REF_ID, REF_TYPE = "379", "372"
+REFUSALS: dict[str, Callable[..., Report]] = {NEW_ORDER: Rejected, REPLACE: ReplaceRejected, CANCEL: CancelRejected}
 
 
 def read_now() -> Now:
@@ -69,7 +70,7 @@ class VenueSession:
         self.strangers: dict[int, OrderState] = {}  # orders that a mass status listed
         self._leaving: Callable[[], str | None] | None = None
         self._veto = ""  # why the message that is leaving was held back
-        self.initiator = initiator(self, config.fix, folder / "fix" / name, base, log_fix)
+        self.initiator = initiator(self, config.fix, folder / "fix" / name, base, log_fix, self._rejected)
         self.probe = SessionProbe(self.initiator, self._probed, probe_s, probe_timeout_s)
 
     @property
@@ -166,20 +167,37 @@ class VenueSession:
         """A BusinessMessageReject is the venue's answer to the message that it names."""
         values = dict(part.partition("=")[::2] for part in raw.split("\x01"))
         text, kind = fields.get(Tag.TEXT) or "no reason given", values.get(REF_TYPE, "")
-        makes: dict[str, Callable[..., Report]] = {
-            NEW_ORDER: Rejected,
-            REPLACE: ReplaceRejected,
-            CANCEL: CancelRejected,
-        }
-        if kind not in makes or not values.get(REF_ID):
+        if not self._answers(kind, values.get(REF_ID), text):
             log.warning("venue %s refused a message of type %s: %s", self.name, kind, text)
-            return
-        order_id, request_id = order_of(values[REF_ID])
-        report = makes[kind](order_id=order_id, ts_ns=time.time_ns(), reason=text[:200])
+
+    def _rejected(self, peer: str, number: int, reason: str) -> None:
+        """A session-level Reject names a MsgSeqNum alone: the store has what was sent under it.
+
+        What was no order, replace or cancel, or is no longer known, halts: what the venue did not take is not known.
+        """
+        raw = self.initiator.sent(number)
+        fields = Fields(()) if raw is None else Fields.of(raw)
+        kind = "" if raw is None else fields.type
+        text = "".join(c if c.isascii() and c.isprintable() else "?" for c in reason) or "no reason given"
+        if not self._answers(kind, fields.get(Tag.CL_ORD_ID), f"rejected by the session: {text}"):
+            what = f"message {number} of type {kind}" if kind else f"message {number}, which is not among those sent"
+            self._came(Came(self.name, halt=f"venue {self.name} rejected {what}: {text}"))
+
+    def _answers(self, kind: str, cl_ord_id: str | None, text: str) -> bool:
+        """Take a refusal as the answer to an order, replace or cancel; False where it was of something else."""
+        make = REFUSALS.get(kind)
+        if make is None or not cl_ord_id:
+            return False
+        order_id, request_id = order_of(cl_ord_id)
+        report = make(order_id=order_id, ts_ns=time.time_ns(), reason=text[:200])
         self._came(Came(self.name, report, Answer(order_id, request_id, report, None)))
+        return True
 
 
-def initiator(handler: FixHandler, config: FixConfig, store: Path, base: Path, log_fix: bool) -> FixInitiator:
+def initiator(
+    handler: FixHandler, config: FixConfig, store: Path, base: Path, log_fix: bool,
+    on_reject: Callable[[str, int, str], None],
+) -> FixInitiator:  # fmt: skip
     """The session that `config` tells of; its files are relative to `base`."""
     settings = FixSettings(
         config.comp_id, (config.peer,), store, config.port, config.host, config.heartbeat_s,
@@ -187,7 +205,7 @@ def initiator(handler: FixHandler, config: FixConfig, store: Path, base: Path, l
         log=store.with_name(store.name + "_log") if log_fix else None, tls=config.tls(base),
     )  # fmt: skip
     token = "" if config.token_file is None else read_token(base / config.token_file)
-    return FixInitiator(handler, settings, token)
+    return FixInitiator(handler, settings, token, on_reject)
 
 
 class Blocks:

@@ -55,6 +55,9 @@ class Desk(Protocol):
     def market_ns(self) -> int:
         """Time of the market."""
 
+    def alert(self, what: str, message: str) -> None:
+        """Tell people."""
+
     def later(self, call: Callable[..., None], *arguments: Any) -> None:
         """Do something in the event loop's thread."""
 
@@ -66,7 +69,7 @@ class FixInbound:
         self._peers: Mapping[str, FixPeer] = settings.fix_peers
         self._strategies, self._scales, self._desk = frozenset(settings.fix_strategies), dict(scales), desk
         tokens = {name: peer.token_sha256 for name, peer in self._peers.items() if peer.token_sha256}
-        self._application = GuardedApplication(self, tokens=tokens or None)
+        self._application = GuardedApplication(self, tokens=tokens or None, on_reject=self._rejected)
         self._acceptor = FixAcceptor(
             self._application,
             FixSettings(
@@ -112,6 +115,10 @@ class FixInbound:
     def failed(self, reason: str) -> None:
         """See FixHandler."""
         self.failure = reason
+
+    def _rejected(self, peer: str, number: int, reason: str) -> None:
+        """A report that a client could not read: it does not know what the report said, and nobody tells it again."""
+        self._desk.later(self._desk.alert, "report", f"{peer} rejected message {number}: {reason}")
 
     # In the event loop's thread ---------------------------------------------------------------------------------------
 

@@ -285,6 +285,10 @@ class ParentsService:
             self._scheduled = True
             self._loop.call_soon(self.flush)
 
+    def alert(self, what: str, message: str) -> None:
+        """Tell people."""
+        self._alert(Alert(what, message, {}))
+
     def _alert(self, alert: Alert) -> None:
         self._metrics.alerted(alert)
         self._alerts.raise_(SEVERITIES.get(alert.what, "warning"), alert.what, alert.message, **alert.fields)

@@ -20,6 +20,7 @@ from serving.wire.fix_fields import (
     HEARTBEAT,
     LOGON,
     NEW_ORDER,
+    REJECT,
     REPLACE,
     TEST_REQUEST,
     Tag,
@@ -63,8 +64,14 @@ class GuardedApplication(quickfix.Application):
     the peer's token as its Password, and `token` is what own logons carry.
     """
 
-    def __init__(self, handler: FixHandler, *, tokens: Mapping[str, str] | None = None, token: str = "") -> None:
+    def __init__(
+        self, handler: FixHandler, *, tokens: Mapping[str, str] | None = None, token: str = "",
+        on_reject: Callable[[str, int, str], None] | None = None,
+    ) -> None:  # fmt: skip
+        """`on_reject(peer, number, reason)`: the other end rejects our message of that MsgSeqNum on the level of the
+        session (0: it names none). Without it a rejection is logged."""
         super().__init__()
+        self._on_reject = on_reject
         self.failure = ""
         self._tokens, self._token = None if tokens is None else dict(tokens), token
         self._handler = handler
@@ -168,10 +175,17 @@ class GuardedApplication(quickfix.Application):
 
     def _alive(self, message: quickfix.Message, peer: str) -> None:
         self._heard_ns[peer] = time.monotonic_ns()
-        if message_type(message) == HEARTBEAT and message.isSetField(int(Tag.TEST_REQ_ID)):
+        kind = message_type(message)
+        if kind == HEARTBEAT and message.isSetField(int(Tag.TEST_REQ_ID)):
             answered = self._answers.get(message.getField(int(Tag.TEST_REQ_ID)))
             if answered is not None:
                 answered.set()
+        elif kind == REJECT:
+            number = message.getField(int(Tag.REF_SEQ_NUM)) if message.isSetField(int(Tag.REF_SEQ_NUM)) else ""
+            reason = message.getField(int(Tag.TEXT)) if message.isSetField(int(Tag.TEXT)) else "no reason given"
+            log.warning("%s rejects message %s of the session: %s", peer, number or "?", reason[:200])
+            if self._on_reject is not None:
+                self._tell(self._on_reject, peer, int(number) if number.isdecimal() else 0, reason[:200])
 
     def _tell(self, call: Callable[..., None], *arguments: object) -> None:
         with self._one_at_a_time:

@@ -35,6 +35,7 @@ class Tag(IntEnum):
     ORD_TYPE = 40
     ORIG_CL_ORD_ID = 41
     POSS_DUP = 43
+    REF_SEQ_NUM = 45
     PRICE = 44
     SENDER_SUB_ID = 50  # the responsible trader
     SIDE = 54
@@ -66,7 +67,7 @@ class Tag(IntEnum):
 
 NEW_ORDER, REPLACE, CANCEL, STATUS, MASS_STATUS = "D", "G", "F", "H", "AF"
 EXECUTION, CANCEL_REJECT, BUSINESS_REJECT = "8", "9", "j"
-HEARTBEAT, TEST_REQUEST, LOGON = "0", "1", "A"
+HEARTBEAT, TEST_REQUEST, REJECT, LOGON = "0", "1", "3", "A"
 
 
 class Fields:

@@ -26,6 +26,7 @@ from serving.wire.fix_settings import (
     ports,
     session_ids,
 )
+from serving.wire.fix_store import sent_message
 from serving.wire.fix_vouched import VouchedApplication
 from serving.wire.identity import is_loopback
 from serving.wire.tls_line import LOOPBACK, TlsAcceptorLine, TlsInitiatorLine
@@ -124,8 +125,12 @@ class FixAcceptor:
 class FixInitiator:
     """One session to a venue, reconnecting by itself."""
 
-    def __init__(self, handler: FixHandler, settings: FixSettings, token: str = "") -> None:
-        """`token` is given as the logon's Password, on loopback or over TLS; it stays in the store's files.
+    def __init__(
+        self, handler: FixHandler, settings: FixSettings, token: str = "",
+        on_reject: Callable[[str, int, str], None] | None = None,
+    ) -> None:  # fmt: skip
+        """`token` is given as the logon's Password, on loopback or over TLS; it stays in the store's files. `on_reject`
+        as of `GuardedApplication`.
 
         Raises ValueError for what does not fit together, OSError where TLS's files cannot be used.
         """
@@ -133,7 +138,7 @@ class FixInitiator:
             raise ValueError(f"a token for {settings.host}, which is not a loopback address: use certificates")
         self.settings = settings
         self.peer = settings.peers[0]
-        self.app = GuardedApplication(handler, token=token)
+        self.app = GuardedApplication(handler, token=token, on_reject=on_reject)
         self.line: TlsInitiatorLine | None = None
         self._session = session_ids(settings)[0]
         if (tls := settings.tls) is not None:
@@ -178,6 +183,10 @@ class FixInitiator:
             raise FixDownError(f"there is no session with {self.peer}: {error}") from error
         if not sent:
             raise FixDownError(f"a message to {self.peer} was held back")
+
+    def sent(self, number: int) -> str | None:
+        """The message that was sent under a MsgSeqNum, None where the store has none."""
+        return sent_message(self.settings.store, self._session, number)
 
     def barrier(self, timeout_s: float) -> bool:
         """Whether the other end has taken everything sent before: it answered a TestRequest that followed.

@@ -13,9 +13,9 @@ from gateway_served import Served
 from scripted_venue import ASK, BID, ScriptedVenue
 
 from serving.contracts.decisions import Allowed, Denied
-from serving.contracts.orders import Acked, Cancelled, Filled, Rejected
+from serving.contracts.orders import Acked, Cancelled, CancelRejected, Filled, Rejected, ReplaceRejected
 from serving.wire.feed import Ask
-from serving.wire.messages import CancelOrder, NewOrder, OrderState, ReplaceOrder
+from serving.wire.messages import CancelOrder, NewOrder, OrderState, ReplaceOrder, StatusOrder
 
 _WORLDS = itertools.count(1)
 
@@ -290,6 +290,55 @@ def test_business_reject_is_the_answer_to_its_order(world):
 
     assert world.run(go()).reason == "not today"
     assert not world.gateway.state.open_orders
+
+
+def test_session_reject_is_the_answer_to_the_order_replace_or_cancel_of_its_number(world):
+    venue = world.venue
+    world.venue.answers = False
+
+    async def go():
+        desk = await world.desk()
+        answer = await desk.allowed(desk.order(price=BID, lots=5))
+        venue.reject(venue.number(world.sent()[0]))
+        await desk.until(lambda: desk.of(Rejected, answer.order_id))
+        venue.answers = True
+        request = desk.order(price=BID, lots=5)
+        held = await desk.allowed(request)
+        await desk.until(lambda: desk.of(Acked, held.order_id))
+        venue.answers = False
+        await desk.allowed(desk.change(request.key, BID, 6))
+        await desk.until(lambda: venue.of(ReplaceOrder), "the replace")
+        venue.reject(venue.number(venue.of(ReplaceOrder)[0]))
+        await desk.until(lambda: desk.of(ReplaceRejected, held.order_id))
+        order = world.gateway.state.orders[held.order_id]
+        assert (order.open_lots, order.new_lots) == (5, 0)
+        await desk.allowed(desk.withdraw(request.key))
+        await desk.until(lambda: venue.of(CancelOrder), "the cancel")
+        venue.answers = True  # what the gateway asks next it hears
+        venue.reject(venue.number(venue.of(CancelOrder)[0]))
+        await desk.until(lambda: desk.of(CancelRejected, held.order_id))
+        return desk.of(Rejected, answer.order_id)[0], desk.of(CancelRejected, held.order_id)[0]
+
+    rejected, cancel = world.run(go())
+    assert rejected.reason == cancel.reason == "rejected by the session: required tag"
+    assert not world.gateway.state.halted
+
+
+@pytest.mark.parametrize(
+    ("reference", "words"),
+    [
+        ("status", "of type H: required tag"),
+        ("999999", "rejected message 999999, which is not among those sent: required tag"),
+        ("", "rejected message 0, which is not among those sent"),
+    ],
+)
+def test_session_reject_of_something_else_halts(world, reference, words):
+    if reference == "status":
+        world.served.service.sessions["SYN"].ask_one(1, "SYN1", "buy", "why")
+        until(lambda: world.venue.of(StatusOrder), "the question")
+        reference = world.venue.number(world.venue.of(StatusOrder)[0])
+    world.venue.reject(reference)
+    world.halted(words)
 
 
 def test_callback_that_raises_halts_and_only_cancels_leave(own_world):
