@@ -7,7 +7,7 @@ from serving.contracts.orders import Request
 from serving.contracts.tca import in_bps, lost2, shortfall, sweep_cost
 from serving.parents.orders import How, Parent, Phase
 from serving.parents.outputs import Bench, ParentRequest, Refusal, Run
-from serving.parents.records import Ended, Finishing
+from serving.parents.records import Ended, Finishing, Restated
 from serving.parents.state import is_too_late
 
 if TYPE_CHECKING:
@@ -45,6 +45,8 @@ class Closer:
             run.not_before_ns = core.now_ns + rules.backoff_ns
             return
         wait_ns = min(rules.backoff_ns << min(max(parent.denials - 1, 0), 20), rules.backoff_max_ns)
+        if parent.phase is Phase.FINISHING:
+            wait_ns = rules.backoff_ns  # the sweep's room is short
         run.not_before_ns = core.now_ns + wait_ns
         core.alert(
             "denied", f"parent {parent.parent_id}: {decision.control} denied: {decision.message}",
@@ -64,8 +66,8 @@ class Closer:
             return False
         if parent.phase is Phase.CANCELLING:
             core.withdraw_all(parent)
-            if not parent.open_children:
-                self._end(parent, run, "cancelled", parent.reason)
+            if not parent.open_children:  # what was under way may have filled all of it meanwhile
+                self._end(parent, run, "cancelled" if parent.left else "filled", parent.reason if parent.left else "")
             return False
         if parent.left == 0:
             core.withdraw_all(parent)
@@ -79,7 +81,7 @@ class Closer:
             return True
         if parent.phase is Phase.WORKING:
             run.question = run.shadow = None
-            run.tried_ns = -1
+            run.tried_ns, run.not_before_ns = -1, min(run.not_before_ns, core.now_ns)
             core.record(
                 Finishing(utc_ns=core.utc_ns, number=parent.number, market_ns=core.now_ns, filled=parent.filled)
             )
@@ -131,7 +133,10 @@ class Closer:
             return
         core.withdraw_all(parent)
         if not parent.open_children:
-            self._end(parent, run, "expired", run.waits_for or "the market had not enough to take")
+            why = run.waits_for or "the market had not enough to take"
+            if not run.waits_for and parent.denied is not None and parent.denials:
+                why = f"its last order met a denial by {parent.denied.control}: {parent.denied.message}"
+            self._end(parent, run, "expired", why)
 
     def _end(self, parent: Parent, run: Run, how: How, reason: str = "") -> None:
         core = self._core
@@ -151,8 +156,22 @@ class Closer:
                 parent=parent.parent_id, left=parent.left,
             )  # fmt: skip
 
-    def _tca(self, parent: Parent, run: Run, how: How) -> dict[str, Any]:
-        """The parent's cost analysis, plain values; costs in bps of the arrival value, above zero a cost."""
+    def restate(self, parent: Parent) -> None:
+        """A fill, bust or correction came after the end: state what it cost again, and tell people."""
+        core = self._core
+        assert parent.how is not None
+        tca = self._tca(parent, Run(core.markets[parent.symbol]), parent.how, parent.tca)
+        core.record(Restated(utc_ns=core.utc_ns, number=parent.number, market_ns=core.now_ns, tca=tca))
+        core.alert(
+            "late", f"parent {parent.parent_id} had ended, and the venue says otherwise now: {parent.filled} of "
+            f"{parent.lots} lots are filled", parent=parent.parent_id, filled=parent.filled,
+        )  # fmt: skip
+
+    def _tca(self, parent: Parent, run: Run, how: How, before: dict[str, Any] | None = None) -> dict[str, Any]:
+        """The parent's cost analysis, plain values; costs in bps of the arrival value, above zero a cost.
+
+        `before` is the one that it replaces: the window and the charge for a lot that was left are its own.
+        """
         sums, side, plan = parent.sums, parent.side, parent.plan
         instrument = run.market.instrument
         found = shortfall(sums, instrument.tick_size * instrument.lot_size * MINOR_UNITS)
@@ -164,36 +183,44 @@ class Closer:
             "arrival_ticks": parent.arrival_mid2 / 2 if parent.arrival_mid2 else None,
             "average_ticks": sums.cost / filled if filled else None,
             "is_bps": None, "spread_bps": None, "impact_bps": None, "timing_bps": None, "fees_bps": None,
-            "left_bps": None, "passive_share": None, "twap_ticks": None, "twap_touch_ticks": None,
-            "vs_twap_bps": None, "vs_twap_touch_bps": None, "window_whole": run.bench is not None and run.bench.whole,
+            "left_bps": None, "left_ticks": None, "passive_share": None, **_window(run.bench, filled),
         }  # fmt: skip
-        charged, charge2 = 0, 0
-        if how == "expired" and left and parent.arrival_mid2:
-            row = run.market.last or (run.market.rows[-1] if run.market.rows else None)
-            if row is not None:
-                cost, _ = sweep_cost(row.opposite(side), side, left, row.mid2)
-                charged, charge2 = left, lost2(side, 2 * cost, left, parent.arrival_mid2)
+        if before:
+            result.update({name: before[name] for name in ("twap_ticks", "twap_touch_ticks", "window_whole")})
+        paid = None  # ticks times lots, for those that are left
+        if how != "cancelled" and left and parent.arrival_mid2:
+            paid = self._charge(parent, run, before)
+        charged = 0 if paid is None else left
         if filled + charged > 0 and parent.arrival_mid2:
             share = filled / (filled + charged)
+            charge2 = 0 if paid is None else lost2(side, 2 * paid, left, parent.arrival_mid2)
             left_bps = in_bps(charge2, float((filled + charged) * parent.arrival_mid2))
-            result["left_bps"] = left_bps
-            result["is_bps"] = left_bps
+            result["left_bps"] = result["is_bps"] = left_bps
+            result["left_ticks"] = None if paid is None else paid / left
             if found is not None:
                 for name in ("spread_bps", "impact_bps", "timing_bps", "fees_bps"):
                     result[name] = share * getattr(found, name)
                 result["is_bps"] = share * found.is_bps + left_bps
                 result["passive_share"] = found.passive_share
-        if run.bench is not None and filled:
-            self._against(result, run.bench, side, sums.cost / filled)
+        for name in ("twap", "twap_touch"):
+            price, average = result[f"{name}_ticks"], result["average_ticks"]
+            result[f"vs_{name}_bps"] = 1e4 * side * (average - price) / price if price and average else None
         return result
 
     @staticmethod
-    def _against(result: dict[str, Any], bench: Bench, side: int, average: float) -> None:
-        """The average price against the window's TWAP, of the mid and of the opposite best."""
+    def _charge(parent: Parent, run: Run, before: dict[str, Any] | None) -> float | None:
+        """Ticks times lots for what is left: what the book asks now, or asked when the parent ended; None unknown."""
+        if before and before["left_ticks"] is not None:
+            return float(before["left_ticks"] * parent.left)
+        row = run.market.last or (run.market.rows[-1] if run.market.rows else None)
+        return None if row is None else sweep_cost(row.opposite(parent.side), parent.side, parent.left, row.mid2)[0]
+
+
+def _window(bench: Bench | None, filled: int) -> dict[str, Any]:
+    """The window's time-weighted mid, and the average of the even schedule at the opposite best."""
+    mid = touch = None
+    if bench is not None and filled:
         span = bench.at_ns - bench.from_ns
-        mid = bench.area / (2 * span) if span > 0 else bench.mid2 / 2
+        mid = (bench.area / (2 * span) if span > 0 else bench.mid2 / 2) or None
         touch = bench.touch_cost / bench.touch_lots if bench.touch_lots else None
-        for name, price in (("twap", mid), ("twap_touch", touch)):
-            if price:
-                result[f"{name}_ticks"] = price
-                result[f"vs_{name}_bps"] = 1e4 * side * (average - price) / price
+    return {"twap_ticks": mid, "twap_touch_ticks": touch, "window_whole": bench is not None and bench.whole}

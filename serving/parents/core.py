@@ -6,11 +6,13 @@ that all up to a moment has been told, and whatever is due then happens then.
 """
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from feature_repo.errors import InputError
 from feature_repo.ticks.instruments import Instrument
 from serving.contracts.decisions import Decision
 from serving.contracts.orders import Cancel, ChildOrder, Filled, Replace, Report, Request
@@ -38,7 +40,16 @@ class Core:
     def __init__(
         self, rules: CoreRules, instruments: Mapping[str, Instrument], state: State, birth: str, utc_ns: int
     ) -> None:
-        """Go on from `state`, empty or replayed; `birth` names a new journal. `instruments` by symbol."""
+        """Go on from `state`, empty or replayed; `birth` names a new journal. `instruments` by symbol.
+
+        Raises InputError where a parent of the state is of a symbol or an account that is worked here no more.
+        """
+        for parent in state.working:
+            if parent.symbol not in instruments or parent.account not in rules.accounts:
+                raise InputError(
+                    f"parent {parent.parent_id} is at work in {parent.symbol} for account {parent.account}, which are "
+                    "not both worked here any more: name them until it is done"
+                )
         self.rules, self.state = rules, state
         self.markets = {symbol: SymbolMarket(instrument) for symbol, instrument in instruments.items()}
         self.now_ns = 0  # of the market
@@ -193,6 +204,7 @@ class Core:
         if self.lines.is_old_news(account, child, report):
             return
         parent, before = self.state.parents[child.parent], _standing(child)
+        sums = copy(parent.sums)
         self.record(self._heard(account, report, parent, child))
         self._follow(parent, child, before, report.ts_ns)
         if parent.filled > parent.lots:
@@ -200,6 +212,8 @@ class Core:
                 "overfill", f"parent {parent.parent_id}: {parent.filled} lots are filled, it has {parent.lots}",
                 parent=parent.parent_id,
             )  # fmt: skip
+        if parent.is_ended and parent.sums != sums:
+            self.closer.restate(parent)
         self._step(parent)
 
     def line_up(self, account: str) -> None:

@@ -62,6 +62,10 @@ class Decider:
         run.history = ObservationStack(parent.plan.stack)
         for text in parent.seen:
             run.history.push(unpacked(text)[None])
+        if parent.challenger is not None:
+            run.shadow_history = ObservationStack(parent.challenger.stack)
+            for text in parent.shadow_seen:
+                run.shadow_history.push(unpacked(text)[None])
         run.due_ns = parent.began_ns
         if parent.seen and parent.last_decision:
             run.due_ns = int(parent.last_decision["market_ns"]) + parent.plan.pause_ns
@@ -326,6 +330,7 @@ class Decider:
                 sha256=plan.sha256,
                 action=action,
                 order=target,
+                seen="" if question.seen is None else packed(question.seen),
                 error=error[:300],
             )  # fmt: skip
         )

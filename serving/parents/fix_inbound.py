@@ -36,6 +36,8 @@ from serving.wire.messages import OrderState
 
 log = logging.getLogger(__name__)
 END_CODES = {"cancelled": "4", "expired": "C"}
+UNSENT_NS = 10 * 10**9
+"""Reports leave as soon as their record is durable: what was recorded longer before an end has left."""
 
 
 class Desk(Protocol):
@@ -65,7 +67,11 @@ class Desk(Protocol):
 class FixInbound:
     """A `serving.wire.fix_application.FixHandler` and the sender of reports."""
 
-    def __init__(self, settings: ParentsSettings, scales: Mapping[str, Scale], desk: Desk, port: int) -> None:
+    def __init__(
+        self, settings: ParentsSettings, scales: Mapping[str, Scale], desk: Desk, port: int, ended_ns: int = 0
+    ) -> None:
+        """`ended_ns`: the last that the process before this one recorded, UTC."""
+        self._since_ns = ended_ns - UNSENT_NS if ended_ns else 2**63
         self._peers: Mapping[str, FixPeer] = settings.fix_peers
         self._strategies, self._scales, self._desk = frozenset(settings.fix_strategies), dict(scales), desk
         tokens = {name: peer.token_sha256 for name, peer in self._peers.items() if peer.token_sha256}
@@ -137,6 +143,11 @@ class FixInbound:
                 self._report(parent, "0", exec_id, record.utc_ns)
             elif isinstance(record, Changed):
                 self._report(parent, "5", exec_id, record.utc_ns)
+            elif record.how == "filled" and parent.number in self._cancels:  # its cancel came too late
+                own, orig = self._cancels.pop(parent.number)
+                ask = AskCancel(own, orig, parent.symbol, parent.side)
+                if parent.peer in self._peers:
+                    self._acceptor.send(parent.peer, cancel_rejected(ask, parent, "it is filled", record.utc_ns))
             elif record.how in END_CODES:
                 own, orig = self._cancels.pop(parent.number, ("", ""))
                 text = parent.reason or None
@@ -166,12 +177,13 @@ class FixInbound:
             self._acceptor.send(parent.peer, message)
 
     def _greet(self, peer: str) -> None:
-        """At its first logon since the start a client hears where its open parents stand."""
+        """At its first logon since the start a client hears where its parents stand that are open, or had just ended
+        when the process did: their last report may never have left."""
         if peer in self._greeted:
             return
         self._greeted.add(peer)
         for parent in self._of(peer):
-            if not parent.is_ended:
+            if not parent.is_ended or parent.done_ns >= self._since_ns:
                 self._status(peer, parent, parent.parent_id, "")
 
     def _take(self, peer: str, raw: str, number: int) -> None:
@@ -231,6 +243,8 @@ class FixInbound:
         try:
             if parent is None:
                 raise Refusal("unknown", f"order {ask.orig} is unknown")
+            if parent.peer != peer:  # whoever sent it hears of it, and nobody else would
+                raise Refusal("unknown", f"order {ask.orig} did not come by this session")
             if (ask.symbol, ask.side) != (parent.symbol, parent.side):
                 raise Refusal("invalid", "symbol and side of an order never change")
             if isinstance(ask, AskReplace):

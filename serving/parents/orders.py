@@ -153,6 +153,7 @@ class Parent:
     requests: int = 0  # sent so far: the next key's number
     step: int = 0  # decisions so far
     seen: list[str] = field(default_factory=list)  # the last observations, as recorded
+    shadow_seen: list[str] = field(default_factory=list)  # the challenger's last
     last_decision: dict[str, Any] = field(default_factory=dict)
     denied: Denial | None = None
     denials: int = 0  # in a row

@@ -80,6 +80,7 @@ class Shadowed(_Record, frozen=True, kw_only=True, gc=False, tag="shadowed"):
     sha256: str
     action: tuple[float, ...] = ()
     order: tuple[int, int, int] = (0, 0, 0)
+    seen: str = ""  # as in Decided; its history is its own
     error: str = ""
 
 
@@ -122,6 +123,14 @@ class Ended(_Record, frozen=True, kw_only=True, gc=False, tag="ended"):
     how: How
     reason: str = ""
     tca: dict[str, Any] = {}
+
+
+class Restated(_Record, frozen=True, kw_only=True, gc=False, tag="restated"):
+    """What the venue said of a parent's orders after its end changed its cost."""
+
+    number: int
+    market_ns: int
+    tca: dict[str, Any]
 
 
 class Sent(_Record, frozen=True, kw_only=True, gc=False, tag="sent"):
@@ -174,7 +183,7 @@ class Snapshot(_Record, frozen=True, kw_only=True, tag="snapshot"):
 
 Record = (
     Snapshot | Opened | Session | Taken | Began | Decided | Shadowed | FellBack | Changed | Cancelling | Finishing
-    | Ended | Sent | Answered | Lost | Heard
+    | Ended | Restated | Sent | Answered | Lost | Heard
 )  # fmt: skip
 _ENCODER = msgspec.json.Encoder()
 _DECODER: "msgspec.json.Decoder[Record]" = msgspec.json.Decoder(Record)

@@ -18,6 +18,7 @@ from typing import Any
 
 import uvicorn
 
+from feature_repo.errors import InputError
 from serving.contracts.decisions import Decision
 from serving.contracts.orders import Report
 from serving.decide.protocol import DecideError, PolicyClient
@@ -65,7 +66,12 @@ class ParentsService:
         self.settings = settings
         instruments = settings.known_instruments()
         self._journal, self.state = ParentsJournal.open(settings.folder)
-        self.core = Core(settings.rules(), instruments, self.state, secrets.token_hex(4), time.time_ns())
+        self._ended_ns = self.state.utc_ns
+        try:
+            self.core = Core(settings.rules(), instruments, self.state, secrets.token_hex(4), time.time_ns())
+        except InputError:
+            self._journal.close()
+            raise
         anonymous = next(iter(settings.accounts)) if settings.allow_anonymous_loopback else None
         self.access = Access(settings.clients, settings.own_tls() is not None, anonymous)
         self.scales = {s: Scale.of(repr(i.tick_size), repr(i.lot_size)) for s, i in instruments.items()}
@@ -373,7 +379,7 @@ class ParentsService:
         if not port:  # QuickFIX does not say which port it took
             with socket.create_server((settings.fix_host, 0)) as probe:
                 port = int(probe.getsockname()[1])
-        self._fix = FixInbound(settings, self.scales, self, port)
+        self._fix = FixInbound(settings, self.scales, self, port, self._ended_ns)
         self._fix.start()
         return {"fix": port}
 

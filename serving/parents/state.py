@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
+
 from serving.contracts.decisions import Allowed, Denied
 from serving.contracts.orders import (
     Acked,
@@ -36,6 +38,7 @@ from serving.parents.records import (
     Lost,
     Opened,
     Record,
+    Restated,
     Sent,
     Session,
     Shadowed,
@@ -179,7 +182,10 @@ class State:
         }  # fmt: skip
 
     def _shadowed(self, record: Shadowed) -> None:
-        self.shadows.append(record)
+        parent = self.parents[record.number]
+        if record.seen and parent.challenger is not None:
+            parent.shadow_seen = [*parent.shadow_seen, record.seen][-parent.challenger.stack :]
+        self.shadows.append(msgspec.structs.replace(record, seen=""))
         if len(self.shadows) > 2 * SHADOWS_KEPT:
             del self.shadows[:-SHADOWS_KEPT]
 
@@ -207,6 +213,9 @@ class State:
         parent.finished_ns, parent.done_ns = record.market_ns, record.utc_ns
         del self.at_work[parent.number]
         parent.reason = record.reason or parent.reason
+
+    def _restated(self, record: Restated) -> None:
+        self.parents[record.number].tca = record.tca
 
     def _sent(self, record: Sent) -> None:
         parent, request = self.parents[record.number], record.request
@@ -351,6 +360,7 @@ _EFFECTS: dict[type, Callable[[State, Any], None]] = {
     Cancelling: State._cancelling,
     Finishing: State._finishing,
     Ended: State._ended,
+    Restated: State._restated,
     Sent: State._sent,
     Answered: State._answered,
     Lost: State._lost,

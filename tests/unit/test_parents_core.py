@@ -4,12 +4,25 @@ import numpy as np
 import pytest
 from ems_world import ACCOUNT, FALLBACK, NS, SHA, Ems, policy, request, rules
 from market_fixtures import make_day, open_ns, random_rows
+from msgspec.structs import replace
 
+from feature_repo.errors import InputError
 from serving.contracts.decisions import Denied
-from serving.contracts.orders import Busted, Cancel, Cancelled, ChildOrder, Filled, Replace, ReplaceRejected, encode
+from serving.contracts.orders import (
+    Busted,
+    Cancel,
+    Cancelled,
+    ChildOrder,
+    Corrected,
+    Filled,
+    Replace,
+    ReplaceRejected,
+    encode,
+)
 from serving.decide.protocol import DecideError, Policies
+from serving.parents.core import Core
 from serving.parents.orders import Phase, Stage
-from serving.parents.outputs import Refusal
+from serving.parents.outputs import CoreRules, Refusal
 from serving.parents.planning import Move, Withdraw
 from serving.parents.records import Answered, Decided, FellBack, Lost, Sent, Shadowed, decode_record, encode_record
 from serving.parents.state import State
@@ -259,7 +272,37 @@ def test_challenger_decides_on_the_same_state_and_nothing_of_it_is_sent():
     assert not requests(world) and not parent.children
     stacked = [ask.observation for ask in world.asks if ask.shadow]
     assert {len(seen) for seen in stacked} == {93}  # three observations of 31
-    assert world.core.state.shadows == shadows
+    assert world.core.state.shadows == [replace(record, seen="") for record in shadows]
+
+
+def test_challenger_goes_on_with_its_own_history_after_a_restart():
+    def world_with(restarted):
+        world, _ = begun(
+            lambda seen, mask: WAIT, challenger=policy("b" * 64, 2, stack=4), shadow=lambda seen, mask: WAIT,
+            champion=policy(stack=2), seconds=70,
+        )  # fmt: skip
+        if restarted:
+            restart(world)
+        world.run(START + 100 * NS)
+        return world.asks[-2:]
+
+    for mine, again in zip(world_with(False), world_with(True), strict=True):
+        assert mine.shadow == again.shadow and np.array_equal(mine.observation, again.observation)
+
+
+def restart(world, now_ns=None):
+    """Kill the process and start it again behind its journal; the market was told all the while."""
+    state, markets = State(), world.core.markets
+    for record in world.records:
+        state.apply(decode_record(encode_record(record)))
+    world.core = world.new_core(state)
+    world.core.markets.update(markets)
+    for parent in state.working:
+        world.core.run_of(parent).market = markets["T"]
+    if now_ns is not None:
+        world.core.advance(now_ns, now_ns)
+    world.settle()
+    return state
 
 
 def test_challenger_that_fails_is_noted_and_harms_nothing():
@@ -622,13 +665,89 @@ def test_restart_goes_on_with_the_parent_and_its_version_and_doubles_nothing():
     check_within(world)
 
 
+def test_horizon_that_passed_while_the_process_was_away_leaves_nothing_at_the_venue_and_sends_nothing_new():
+    world, parent = patient()
+    child, sent = parent.resting, len(requests(world))
+    world.line_is_up = False
+    state = restart(world, parent.end_ns + 60 * NS)
+    world.line_is_up = True
+    world.core.line_up(ACCOUNT)
+    world.settle()
+    world.run(parent.end_ns + 70 * NS)
+    parent = state.parents[1]
+    assert [type(item) for item in requests(world)[sent:]] == [Cancel]
+    assert (parent.how, parent.children[child.key].reason) == ("expired", "cancelled") and not parent.open_children
+    check_within(world)
+
+
+@pytest.mark.parametrize("gone", ["symbol", "account"])
+def test_restart_without_what_a_parent_is_at_work_in_is_refused_by_name(gone):
+    world, parent = patient()
+    state = State()
+    for record in world.records:
+        state.apply(record)
+    instruments = {} if gone == "symbol" else {"T": world.instrument}
+    less = rules() if gone == "symbol" else CoreRules(venue="TEST", accounts={})
+    with pytest.raises(InputError, match="parent p1 is at work in T for account main"):
+        Core(less, instruments, state, "b1", 1)
+
+
+def test_denials_before_the_horizon_do_not_cost_the_sweep():
+    world = ems(champion=policy(decisions_per_slice=15), core_rules=rules(backoff_max_ns=300 * NS))
+    world.gateway.deny = lambda order: Denied(control="message_rate", message="slower", key="")
+    world.core.submit(request(lots=40, start_ns=START), 1)
+    world.run(START + 598 * NS)
+    parent = world.core.state.parents[1]
+    assert parent.denials > 5 and world.core.runs[1].not_before_ns > parent.end_ns + 5 * NS
+    world.gateway.deny = lambda order: None
+    world.run(START + 606 * NS)
+    assert parent.how == "filled" and parent.denials == 0
+
+
+def test_parent_that_fills_while_it_is_being_cancelled_is_filled():
+    world, parent = patient()
+    child = parent.resting
+    parent_lots = parent.filled + child.exposed
+    world.core.replace(parent, parent_lots, 1)
+    world.gateway.venue = None  # the test is the venue
+    world.core.cancel(parent, "enough", 1)
+    world.settle()
+    assert parent.phase is Phase.CANCELLING and child.cancel_key
+    fill = Filled(order_id=child.order_id, ts_ns=world.core.now_ns, exec_id="x", price_ticks=1000, lots=child.exposed)
+    world.core.reported(ACCOUNT, fill, 1)
+    assert (parent.how, parent.left, parent.reason) == ("filled", 0, "enough")
+
+
+def test_cost_follows_what_the_venue_says_after_the_end():
+    world, parent = begun(lambda seen, mask: CROSS if mask[CROSS] else WAIT, seconds=620)
+    before = dict(parent.tca)
+    assert parent.how == "filled" and before["filled_lots"] == 200
+    child = next(child for child in parent.children.values() if child.filled)
+    exec_id, execution = next(iter(child.executions.items()))
+    lots, price = execution.mark.lots, execution.mark.price_ticks
+    head = {"order_id": child.order_id, "ts_ns": world.core.now_ns, "exec_id": exec_id}
+    world.core.reported(ACCOUNT, Corrected(**head, price_ticks=price + 50, lots=lots), 1)
+    dearer = parent.tca["is_bps"] - before["is_bps"]
+    assert dearer == pytest.approx(1e4 * 50 * lots / (200 * before["arrival_ticks"]))
+    assert {name: parent.tca[name] for name in ("twap_ticks", "window_whole", "completion")} == {
+        name: before[name] for name in ("twap_ticks", "window_whole", "completion")
+    }
+    world.core.reported(ACCOUNT, Busted(**head), 1)
+    assert (parent.tca["filled_lots"], parent.tca["left_lots"]) == (200 - lots, lots)
+    parts = sum(parent.tca[f"{name}_bps"] for name in ("spread", "impact", "timing", "fees", "left"))
+    assert parent.tca["is_bps"] == pytest.approx(parts) and parent.tca["left_ticks"]
+    world.settle()
+    assert [alert.what for alert in world.alerts].count("late") == 2
+    state = State()
+    for record in world.records:
+        state.apply(decode_record(encode_record(record)))
+    assert state.parents[1].tca == parent.tca and parent.is_ended
+
+
 def test_records_replayed_give_the_same_state():
     world, parent = begun(seconds=620, challenger=policy("b" * 64, 2), shadow=lambda seen, mask: WAIT)
     state = State()
     for record in world.records:
         state.apply(decode_record(encode_record(record)))
     again = state.parents[1]
-    again.sums, mine = None, parent.sums
-    parent.sums = None
     assert again == parent and state.sent == world.core.state.sent and state.heard == world.core.state.heard
-    parent.sums = mine
