@@ -162,6 +162,8 @@ class Judge:
         try:
             control, _, _, tree = self.found[place]
             module = importlib.import_module(f"serving.gateway.controls.{control}")
+            registry = importlib.import_module("serving.gateway.controls.registry")
+            registry.is_clear = lambda at, order, now: False  # type: ignore[attr-defined]  # or it hides a new denial
             exec(compile(ast.fix_missing_locations(tree), module.__file__, "exec"), module.__dict__)
             found = self._fails(session) or _breaches()
         except BaseException:

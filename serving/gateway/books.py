@@ -110,14 +110,28 @@ class SymbolBook(Plain):
     """An instrument, its mark and the legs that hold it."""
 
     FIELDS = ("mark",)
-    __slots__ = ("instrument", "legs", "restricted", "tick_value", *FIELDS)
+    __slots__ = (
+        "_instrument", "adv_lots", "legs", "lot_multiple", "min_lots", "needs_locate", "price_multiple", "restricted",
+        "tick_value", *FIELDS,
+    )  # fmt: skip
 
     def __init__(self, instrument: Instrument) -> None:
         self.instrument = instrument
-        self.tick_value = instrument.tick_value
         self.mark = instrument.mark_ticks
         self.legs: list[Leg] = []
         self.restricted = False
+
+    @property
+    def instrument(self) -> Instrument:
+        """The instrument. Its numbers stand here too: every order asks for them, and of a Struct that costs."""
+        return self._instrument
+
+    @instrument.setter
+    def instrument(self, instrument: Instrument) -> None:
+        self._instrument = instrument
+        self.tick_value, self.adv_lots = instrument.tick_value, instrument.adv_lots
+        self.min_lots, self.lot_multiple = instrument.min_lots, instrument.lot_multiple
+        self.price_multiple, self.needs_locate = instrument.price_multiple, instrument.needs_locate
 
 
 class Leg(Plain):
@@ -131,11 +145,15 @@ class Leg(Plain):
         "position", "buys", "sells", "reducing_buys", "reducing_sells", "cost", "realised", "unrealised",
         "gross", "long_value", "short_value",
     )  # fmt: skip
-    __slots__ = ("book", "nodes", "exposures", "account_exposure", *FIELDS)
+    __slots__ = (
+        "account_exposure", "book", "exposures", "firm_exposure", "nodes", "of_account", "of_all", "of_strategy",
+        "of_symbol", "strategy_exposure", *FIELDS,
+    )  # fmt: skip
 
     def __init__(self, book: SymbolBook, nodes: tuple[Node, ...], exposures: tuple[Exposure, ...]) -> None:
         self.book, self.nodes, self.exposures = book, nodes, exposures
-        self.account_exposure = exposures[1]
+        self.of_all, self.of_account, self.of_strategy, self.of_symbol = nodes
+        self.firm_exposure, self.account_exposure, self.strategy_exposure = exposures
         self.position = self.buys = self.sells = 0
         self.reducing_buys = self.reducing_sells = 0  # the part of buys and sells that is reduce-only
         self.cost = self.realised = self.unrealised = 0
@@ -149,29 +167,39 @@ class Leg(Plain):
             self.buys += lots
             if reduce_only:
                 self.reducing_buys += lots
-            for exposure in self.exposures:
-                exposure.buys += lots
+            self.firm_exposure.buys += lots
+            self.account_exposure.buys += lots
+            self.strategy_exposure.buys += lots
             self.long_value = highest = (self.position + self.buys) * unit
             lowest = self.short_value
         else:
             self.sells += lots
             if reduce_only:
                 self.reducing_sells += lots
-            for exposure in self.exposures:
-                exposure.sells += lots
+            self.firm_exposure.sells += lots
+            self.account_exposure.sells += lots
+            self.strategy_exposure.sells += lots
             self.short_value = lowest = (self.position - self.sells) * unit
             highest = self.long_value
         gross = highest if highest > -lowest else -lowest
         change, self.gross = gross - self.gross, gross
         added = lots * unit
+        of_all, of_account, of_strategy, of_symbol = self.of_all, self.of_account, self.of_strategy, self.of_symbol
         if sign > 0:
-            for node in self.nodes:
-                node.long_value += added
-                node.gross += change
+            of_all.long_value += added
+            of_account.long_value += added
+            of_strategy.long_value += added
+            of_symbol.long_value += added
         else:
-            for node in self.nodes:
-                node.short_value -= added
-                node.gross += change
+            of_all.short_value -= added
+            of_account.short_value -= added
+            of_strategy.short_value -= added
+            of_symbol.short_value -= added
+        if change:
+            of_all.gross += change
+            of_account.gross += change
+            of_strategy.gross += change
+            of_symbol.gross += change
 
     def revalue(self) -> None:
         """Bring the worst-case values of the leg and its nodes to the present mark."""

@@ -11,8 +11,8 @@ import sys
 from pathlib import Path
 
 COMPILED = (
-    "books", "keys", "order_table", "live", "compiled", "order_events", "control_events", "state", "unanswered",
-    "last_line", "engine",
+    "books", "keys", "order_table", "live", "compiled", "clear", "order_events", "control_events", "state",
+    "unanswered", "last_line", "journal", "engine",
 )  # fmt: skip
 """What a decision runs through, beside all controls. The other modules keep types that mypyc does not compile."""
 

@@ -4,11 +4,9 @@ An `At` is thrown away when limits, postures or the day change (`State.revision`
 """
 
 from serving.contracts.orders import INT64_MAX, ChildOrder, Replace
-from serving.gateway.books import SUM_LIMITS, Leg, Node, OwnBook
-from serving.gateway.events import Instrument
-from serving.gateway.keys import Answers
+from serving.gateway.books import SUM_LIMITS, Node
 from serving.gateway.limits import KINDS
-from serving.gateway.live import Beat, ClockOffset, Live, Market, Recent, Waiting, Window
+from serving.gateway.live import Beat, ClockOffset, Live, Market, Recent, Waiting
 from serving.gateway.money import BPS
 from serving.gateway.order_table import Order
 from serving.gateway.state import Place, State, Sums
@@ -58,35 +56,28 @@ class Effective:
     participation_floor_lots: int
 
 
-class At:
-    """A place: the state's sums and the live things there.
+class At(Sums):
+    """A place: the state's sums and the live things there. It holds the sums itself: each step to another object is a
+    wait for memory, with 20,000 places.
 
     `unknown` says why it is none, and then only `answers` is set beside it.
     """
 
     __slots__ = (
-        "account", "all", "answers", "beat", "clock", "instrument", "leg", "limits", "market", "nodes", "own", "place",
-        "recent", "started_ns", "state", "strategy", "sums", "symbol", "symbol_denial", "unanswered", "unknown",
-        "venue", "windows",
+        "account", "all", "beat", "clock", "limits", "market", "place", "recent", "started_ns", "state", "strategy",
+        "symbol", "symbol_denial", "unanswered", "unknown", "venue",
     )  # fmt: skip
 
     state: State
     place: Place
     unknown: str
-    answers: Answers  # of the strategy for the account, by key
     limits: Effective
     symbol_denial: str
-    sums: Sums
-    nodes: tuple[Node, ...]  # all, venue, account, strategy, symbol
-    windows: tuple[Window, ...]  # of messages, where a scope limits them
     all: Node
     venue: Node
     account: Node
     strategy: Node
     symbol: Node
-    leg: Leg
-    instrument: Instrument
-    own: OwnBook
     market: Market
     beat: Beat
     clock: ClockOffset
@@ -139,16 +130,14 @@ def at_place(state: State, live: Live, place: Place, mono_ns: int) -> At:
         at.limits = Effective()  # holds none: a control that read one would raise, and so deny
         return at
     venue, account, strategy, symbol = place
-    at.sums = state.sums(place)
-    at.nodes, at.leg, at.own = at.sums.nodes, at.sums.leg, at.sums.own
+    sums = state.sums(place)
+    at.nodes, at.leg, at.own = sums.nodes, sums.leg, sums.own
     at.all, at.venue, at.account, at.strategy, at.symbol = at.nodes
-    at.instrument = at.leg.book.instrument
     at.market, at.beat, at.clock = live.market(venue, symbol), live.beat(strategy), live.clock
     at.recent, at.unanswered = live.recent_at(place), live.waiting(venue)
     at.started_ns = live.started_ns
     at.symbol_denial = _symbol_denial(state, place)
     at.limits = _bind(state, live, at, mono_ns)
-    at.windows = tuple(node.messages for node in at.nodes if node.messages is not None)
     return at
 
 

@@ -15,7 +15,7 @@ from serving.gateway.compiled import At, Intent, at_place
 from serving.gateway.controls import message_rate, registry
 from serving.gateway.events import Accepted, CancelSent, Event, Halted, Refused, Reported, Unsent
 from serving.gateway.journal import Journal, JournalError
-from serving.gateway.live import Live, Now
+from serving.gateway.live import Live, Now, alike
 from serving.gateway.money import BPS
 from serving.gateway.order_table import Order
 from serving.gateway.state import Place, State
@@ -40,7 +40,7 @@ class Gateway:
         self.disk_full = ""
         self._listener = listener
         self._now = Now(now.mono_ns, max(now.utc_ns, state.utc_ns), now.utc_ns)
-        self._places: dict[Place, At] = {}
+        self._places: dict[str, dict[str, dict[str, dict[str, At]]]] = {}  # by strategy, account, venue, symbol
         self._revision = state.revision
         self._intent = Intent()
         self._outbox: list[tuple[VenueMessage, int]] = []  # with the time of the decision
@@ -124,11 +124,15 @@ class Gateway:
             self.broken = self.broken or f"an event did not apply: {type(error).__name__}: {error}"
             raise
         if self._listener is not None:
-            try:
-                self._listener(event)
-            except Exception as error:
-                self.broken = self.broken or f"a listener failed: {type(error).__name__}: {error}"
-                raise
+            self._tell(event)
+
+    def _tell(self, event: Event) -> None:
+        assert self._listener is not None
+        try:
+            self._listener(event)
+        except Exception as error:
+            self.broken = self.broken or f"a listener failed: {type(error).__name__}: {error}"
+            raise
 
     def halt(self, reason: str, now: Now) -> None:
         """Refuse every new order from here on, whatever else works. Never raises."""
@@ -194,11 +198,20 @@ class Gateway:
         if self._revision != self.state.revision:
             self._places.clear()
             self._revision = self.state.revision
-        at = self._places.get(place)
-        if at is None:
-            at = at_place(self.state, self.live, place, self._now.mono_ns)
-            if not at.unknown:  # unknown places come from outside and may be any number
-                self._places[place] = at
+        venue, account, strategy, symbol = place
+        of_strategy = self._places.get(strategy)
+        if of_strategy is not None:
+            of_account = of_strategy.get(account)
+            if of_account is not None:
+                of_venue = of_account.get(venue)
+                if of_venue is not None:
+                    at = of_venue.get(symbol)
+                    if at is not None:
+                        return at
+        at = at_place(self.state, self.live, place, self._now.mono_ns)
+        if not at.unknown:  # unknown places come from outside and may be any number
+            of_venue = self._places.setdefault(strategy, {}).setdefault(account, {}).setdefault(venue, {})
+            of_venue[at.symbol.name] = at  # one text a symbol, for all who trade it
         return at
 
     def _decide_new(self, request: ChildOrder, now: Now) -> Decision:
@@ -226,11 +239,11 @@ class Gateway:
         if denied is not None:
             return self._refuse(request, denied, now)
         order_id, mono_ns = self.state.next_id, now.mono_ns
-        self.state.point_at(request, at.sums)
-        decision = self._accept(request, at, order_id, order.unit, now)
+        decision = self._accept_new(request, at, order_id, order.unit, now)
         self._outbox.append((NewMessage(order_id, request), mono_ns))
-        for window in at.windows:
-            window.count(mono_ns)
+        for node in at.nodes:
+            if node.messages is not None:
+                node.messages.count(mono_ns)
         self._remember(at, order, mono_ns)
         at.unanswered.add(order_id * 4, mono_ns)
         return decision
@@ -250,7 +263,7 @@ class Gateway:
         order.lots = order.total - target.filled
         order.added = order.lots - target.open_lots
         if not at.unknown:
-            order.unit = max(request.price_ticks, at.market.ask) * at.instrument.tick_value
+            order.unit = max(request.price_ticks, at.market.ask) * at.leg.book.tick_value
             order.value = order.total * order.unit
             order.added_value = (
                 max(order.lots, target.open_lots) * max(order.unit, target.unit_value) - target.open_value
@@ -263,8 +276,9 @@ class Gateway:
         decision = self._accept(request, at, target.id, order.unit, now)
         message = ReplaceMessage(target.id, request_id, first.venue, request.price_ticks, request.lots)
         self._outbox.append((message, now.mono_ns))
-        for window in at.windows:
-            window.count(now.mono_ns)
+        for node in at.nodes:
+            if node.messages is not None:
+                node.messages.count(now.mono_ns)
         at.unanswered.add(target.id * 4 + 1, now.mono_ns)
         return decision
 
@@ -291,7 +305,27 @@ class Gateway:
         assert self.state.last is not None
         return self.state.last
 
-    def _accept(self, request: ChildOrder | Replace, at: At, order_id: int, unit_value: int, now: Now) -> Allowed:
+    def _accept_new(self, request: ChildOrder, at: At, order_id: int, unit_value: int, now: Now) -> Allowed:
+        """What `record` does, for a new order, whose sums are at hand."""
+        event = Accepted(
+            utc_ns=now.utc_ns,
+            request=request,
+            order_id=order_id,
+            request_id=order_id,
+            unit_value=unit_value,
+            mark_ticks=(at.market.bid + at.market.ask) // 2,
+        )
+        try:
+            decision = self.state.apply_new(event, request, at)
+            self.journal.append(event)
+        except Exception as error:
+            self.broken = self.broken or f"an event did not apply: {type(error).__name__}: {error}"
+            raise
+        if self._listener is not None:
+            self._tell(event)
+        return decision
+
+    def _accept(self, request: Replace, at: At, order_id: int, unit_value: int, now: Now) -> Allowed:
         self.record(
             Accepted(
                 utc_ns=now.utc_ns,
@@ -312,7 +346,7 @@ class Gateway:
             old_ns = mono_ns - at.limits.duplicate_window_ns
             for key in [key for key, sent_ns in sent.items() if sent_ns < old_ns]:
                 del sent[key]
-        sent[order.sign, order.price, order.lots] = recent.last_ns = mono_ns
+        sent[alike(order.sign, order.price, order.lots)] = recent.last_ns = mono_ns
 
     def _again(self, request: Request, first: Request, decision: Decision) -> Decision:
         if first == request:

@@ -4,6 +4,7 @@ An event carries all that its effect depends on (the reference price used, the a
 clock, no feed and no configuration. `utc_ns` is never below that of the event before (the gateway's high-water mark).
 """
 
+from collections.abc import Callable
 from typing import Annotated, Literal
 
 import msgspec
@@ -294,9 +295,8 @@ _ENCODER = msgspec.json.Encoder()
 _DECODER: msgspec.json.Decoder[Event] = msgspec.json.Decoder(Event)
 
 
-def encode_event(event: Event) -> bytes:
-    """JSON of an event; the same event gives the same bytes."""
-    return _ENCODER.encode(event)
+encode_event: Callable[[Event], bytes] = _ENCODER.encode
+"""JSON of an event; the same event gives the same bytes. The encoder's own method: a call less for each order."""
 
 
 def decode_event(raw: bytes) -> Event:

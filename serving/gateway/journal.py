@@ -13,15 +13,12 @@ import msgspec
 from serving.gateway.disk import AppendFile, Disk
 from serving.gateway.events import Event, Opened, Snapshot, decode_event, encode_event
 from serving.gateway.records import GENESIS, MAGIC, CorruptError, Record, Scan, groups, pack
+from serving.gateway.records import JournalError as JournalError
 from serving.gateway.state import State
 
 EPOCH = "epoch"
 MIN_FREE_BYTES = 64 * 2**20
 """Below this a disk counts as full: what is left is for cancels, fills and kills."""
-
-
-class JournalError(RuntimeError):
-    """The journal cannot be written: the disk refused, or another writer took over. Nothing uncommitted counts."""
 
 
 def file_name(number: int) -> str:

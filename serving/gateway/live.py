@@ -3,7 +3,6 @@
 A restart forgets all of it and starts closed: no price, no heartbeat, every window full. Times are monotonic ns.
 """
 
-from collections import deque
 from typing import Any, TypeVar
 
 from serving.contracts.orders import LOTS_MAX, PRICE_TICKS_MAX, ContractError
@@ -112,14 +111,16 @@ class Window:
 
     A message counts from its decision, and again from the moment it leaves: a group that leaves late and at once must
     not let more reach the venue within a second. Kept as runs of equal times; `used` counts old ones too until it
-    would deny.
+    would deny. The older runs stand flat in one list, two integers each: 1,000 symbols have one, and tuples spread
+    over memory that a decision must wait for.
     """
 
-    __slots__ = ("last", "last_ns", "leaving", "limit", "name", "older", "scope", "unsent", "used")
+    __slots__ = ("first", "last", "last_ns", "leaving", "limit", "name", "older", "scope", "unsent", "used")
 
     def __init__(self, limit: int, scope: str, name: str, mono_ns: int, leaving: "list[Window]") -> None:
         self.limit, self.scope, self.name = limit, scope, name
-        self.older: deque[tuple[int, int]] = deque()  # (time, messages), oldest first
+        self.older: list[int] = []  # time, messages, time, messages, ...: oldest first
+        self.first = 0  # where those begin in it that still count
         self.last_ns, self.last = mono_ns, limit  # the latest run
         self.used = limit  # messages of all runs
         self.unsent = 0  # the latest messages, decided and not gone yet
@@ -147,11 +148,12 @@ class Window:
 
     def leave(self, mono_ns: int) -> None:
         """What was decided leaves now."""
-        left = self.unsent
-        while left >= self.last and self.older:
+        left, older = self.unsent, self.older
+        while left >= self.last and len(older) > self.first:
             left -= self.last
             self.used -= self.last
-            self.last_ns, self.last = self.older.pop()
+            self.last = older.pop()
+            self.last_ns = older.pop()
         gone = min(left, self.last)  # fewer than were decided where they are older than a second
         self.last -= gone
         self.used += self.unsent - gone
@@ -160,14 +162,22 @@ class Window:
 
     def _begin(self, mono_ns: int, messages: int) -> None:
         if self.last:
-            self.older.append((self.last_ns, self.last))
+            self.older.append(self.last_ns)
+            self.older.append(self.last)
         self.last_ns, self.last = mono_ns, messages
         self._forget(mono_ns)
 
     def _forget(self, mono_ns: int) -> None:
-        before_ns, older = mono_ns - SECOND_NS, self.older
-        while older and older[0][0] <= before_ns:
-            self.used -= older.popleft()[1]
+        before_ns, older, first = mono_ns - SECOND_NS, self.older, self.first
+        if first == len(older) or older[first] > before_ns:
+            return
+        while first < len(older) and older[first] <= before_ns:
+            self.used -= older[first + 1]
+            first += 2
+        if first * 2 >= len(older):  # a list gives up its beginning only by moving the rest
+            del older[:first]
+            first = 0
+        self.first = first
 
 
 class Waiting:
@@ -200,7 +210,12 @@ class Recent:
 
     def __init__(self, started_ns: int) -> None:
         self.last_ns = started_ns  # after a restart every order might be the second
-        self.sent: dict[tuple[int, int, int], int] = {}
+        self.sent: dict[int, int] = {}  # by `alike`
+
+
+def alike(sign: int, price_ticks: int, lots: int) -> int:
+    """One number for a side, a price and a size: the same for equal orders and no others, prices being below 2**40."""
+    return (lots << 41) + (price_ticks << 1) + (1 if sign > 0 else 0)
 
 
 class Live:

@@ -22,7 +22,7 @@ from serving.gateway.money import worth
 from serving.gateway.order_table import Execution, Order, Status
 
 if TYPE_CHECKING:
-    from serving.gateway.state import State
+    from serving.gateway.state import State, Sums
 
 
 def accepted(state: "State", event: Accepted) -> None:
@@ -30,18 +30,14 @@ def accepted(state: "State", event: Accepted) -> None:
     request, order_id, request_id = event.request, event.order_id, event.request_id
     if request_id != state.next_id:
         raise ValueError(f"request id {request_id} does not follow {state.next_id - 1}")
-    state.next_id = request_id + 1
-    decision = Allowed(key=request.key, order_id=order_id, algorithm=request.algorithm, trader=request.trader)
-    state.last = decision
     if type(request) is ChildOrder:
         if order_id != request_id:
             raise ValueError(f"new order {order_id} must have its own number, not {request_id}")
-        sums = state.sums_of(request)
-        state.keys.add(sums.answers, request, decision)
-        order = Order(order_id, request, sums.nodes, sums.leg, sums.own, event.unit_value)
-        state.orders[order_id] = state.open_orders[order_id] = order
-        order.enter()
+        accept_new(state, request, order_id, event.unit_value, state.sums_of(request))
         return
+    state.next_id = request_id + 1
+    decision = Allowed(key=request.key, order_id=order_id, algorithm=request.algorithm, trader=request.trader)
+    state.last = decision
     state.keys.add(state.keys.of(request.account, request.strategy), request, decision)
     order = state.orders[order_id]
     for node in order.nodes:
@@ -50,6 +46,17 @@ def accepted(state: "State", event: Accepted) -> None:
         order.begin_replace(request.price_ticks, request.lots, event.unit_value)
     else:
         order.cancelling = True
+
+
+def accept_new(state: "State", request: ChildOrder, order_id: int, unit_value: int, sums: "Sums") -> Allowed:
+    """Reserve for a new order that passed, under the next number."""
+    state.next_id = order_id + 1
+    decision = Allowed(key=request.key, order_id=order_id, algorithm=request.algorithm, trader=request.trader)
+    state.keys.add(sums.answers, request, decision)
+    order = Order(order_id, request, sums.nodes, sums.leg, sums.own, unit_value)
+    state.orders[order_id] = state.open_orders[order_id] = order
+    order.enter()
+    return decision
 
 
 def refused(state: "State", event: Refused) -> None:

@@ -38,6 +38,10 @@ class CorruptError(RuntimeError):
     """The journal does not hold what was written. Nothing may start from it."""
 
 
+class JournalError(RuntimeError):
+    """The journal cannot be written: the disk refused, or another writer took over. Nothing uncommitted counts."""
+
+
 class Record(NamedTuple):
     """One record as it stands in a file."""
 

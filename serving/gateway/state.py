@@ -17,7 +17,7 @@ from serving.gateway.events import Accepted, Event, Instrument
 from serving.gateway.keys import Answers, Keys
 from serving.gateway.limits import Limits
 from serving.gateway.order_events import EFFECTS as OF_ORDERS
-from serving.gateway.order_events import accepted
+from serving.gateway.order_events import accept_new, accepted
 from serving.gateway.order_table import Execution, Order
 
 Key = tuple[str, str, str]
@@ -31,8 +31,10 @@ class Sums:
 
     __slots__ = ("answers", "leg", "nodes", "own")
 
-    def __init__(self, nodes: tuple[Node, ...], leg: Leg, own: OwnBook, answers: Answers) -> None:
-        self.nodes, self.leg, self.own, self.answers = nodes, leg, own, answers
+    nodes: tuple[Node, ...]  # all, venue, account, strategy, symbol
+    leg: Leg
+    own: OwnBook
+    answers: Answers  # of the strategy for the account, by key
 
 
 class Proposal(msgspec.Struct, omit_defaults=True):
@@ -99,8 +101,6 @@ class State:
         self.legs: dict[Key, Leg] = {}
         self.own: dict[ScopeName, OwnBook] = {}
         self._sums: dict[Place, Sums] = {}
-        self._at_hand: ChildOrder | None = None  # the order that `point_at` looked the sums up for
-        self._sums_at_hand: Sums | None = None
         self.last: Allowed | None = None  # what the latest Accepted stands for; not part of the state proper
         self.orders: dict[int, Order] = {}
         self.open_orders: dict[int, Order] = {}
@@ -119,6 +119,12 @@ class State:
             accepted(self, event)
         else:
             _EFFECTS[type(event)](self, event)
+
+    def apply_new(self, event: Accepted, request: ChildOrder, sums: Sums) -> Allowed:
+        """`apply` for an accepted new order, by whoever holds the sums of its place already; gives its answer."""
+        if event.utc_ns > self.utc_ns:
+            self.utc_ns = event.utc_ns
+        return accept_new(self, request, event.order_id, event.unit_value, sums)
 
     def node(self, scope: str, name: str) -> Node:
         """The sums of a scope; empty ones where nothing happened yet."""
@@ -173,9 +179,6 @@ class State:
 
     def sums_of(self, request: ChildOrder) -> Sums:
         """What an order counts in."""
-        if request is self._at_hand:
-            assert self._sums_at_hand is not None
-            return self._sums_at_hand
         return self.sums((request.venue, request.account, request.strategy, request.symbol))
 
     def sums(self, place: Place) -> Sums:
@@ -186,18 +189,14 @@ class State:
             leg = self.leg(account, strategy, symbol)
             every, of_account, of_strategy, of_symbol = leg.nodes
             nodes = (every, self.node("venue", venue), of_account, of_strategy, of_symbol)
-            answers = self.keys.of(account, strategy)
-            sums = self._sums[place] = Sums(nodes, leg, self.own_book(venue, symbol), answers)
+            sums = self._sums[place] = Sums()
+            sums.nodes, sums.leg, sums.own = nodes, leg, self.own_book(venue, symbol)
+            sums.answers = self.keys.of(account, strategy)
         return sums
-
-    def point_at(self, request: ChildOrder, sums: Sums) -> None:
-        """Have an order's sums at hand: what `sums` gives for its place, looked up before."""
-        self._at_hand, self._sums_at_hand = request, sums
 
     def forget_sums(self) -> None:
         """The books were replaced: what was looked up in the old ones counts no more."""
         self._sums.clear()
-        self._at_hand = self._sums_at_hand = None
 
     def dump(self) -> Dump:
         """The state as plain values; what never moved from zero is left out, whoever looked at it."""

@@ -1,6 +1,7 @@
 """Credit: the worst-case gross value that an account carries, and what it lost today."""
 
 from serving.contracts.decisions import Denied
+from serving.gateway.books import Node
 from serving.gateway.compiled import At, Effective, Intent
 from serving.gateway.live import Now
 
@@ -15,14 +16,17 @@ def check(at: At, limits: Effective, order: Intent, now: Now) -> Denied | None:
     gross = (leg.long_value if order.sign > 0 else -leg.short_value) + order.at_mark - leg.gross
     if gross < 0:
         gross = 0
-    for node in (at.all, at.account):
-        profit = node.realised + node.unrealised
-        used = node.gross + gross - (profit if profit < 0 else 0)
-        if used > node.max_credit:
-            return Denied(
-                control=NAME,
-                value=used,
-                limit=node.max_credit,
-                message=f"credit used would be {used}, max_credit {node.max_credit} ({node.scope} {node.name})",
-            )
+    return _beyond(at.all, gross) or _beyond(at.account, gross)
+
+
+def _beyond(node: Node, gross: int) -> Denied | None:
+    profit = node.realised + node.unrealised
+    used = node.gross + gross - (profit if profit < 0 else 0)
+    if used > node.max_credit:
+        return Denied(
+            control=NAME,
+            value=used,
+            limit=node.max_credit,
+            message=f"credit used would be {used}, max_credit {node.max_credit} ({node.scope} {node.name})",
+        )
     return None

@@ -2,7 +2,7 @@
 
 from serving.contracts.decisions import Denied
 from serving.gateway.compiled import At, Effective, Intent
-from serving.gateway.live import Now
+from serving.gateway.live import Now, alike
 
 NAME = "duplicate"
 
@@ -12,7 +12,7 @@ def check(at: At, limits: Effective, order: Intent, now: Now) -> Denied | None:
     recent = at.recent
     if not order.is_new or now.mono_ns - recent.last_ns >= limits.duplicate_window_ns:
         return None
-    sent_ns = recent.sent.get((order.sign, order.price, order.lots), at.started_ns)
+    sent_ns = recent.sent.get(alike(order.sign, order.price, order.lots), at.started_ns)
     age = now.mono_ns - sent_ns
     if age < limits.duplicate_window_ns:
         return Denied(

@@ -9,28 +9,28 @@ NAME = "increments"
 
 def check(at: At, limits: Effective, order: Intent, now: Now) -> Denied | None:
     """Deny a size below the minimum or off the lot, a price off the tick, and a replace of a market order."""
-    instrument = at.instrument
+    book = at.leg.book
     lots, price = order.total, order.price
-    if lots < instrument.min_lots:
+    if lots < book.min_lots:
         return Denied(
             control=NAME,
             value=lots,
-            limit=instrument.min_lots,
-            message=f"quantity {lots} lots is below the minimum {instrument.min_lots} (symbol {instrument.symbol})",
+            limit=book.min_lots,
+            message=f"quantity {lots} lots is below the minimum {book.min_lots} (symbol {at.place[3]})",
         )
-    if lots % instrument.lot_multiple:
+    if lots % book.lot_multiple:
         return Denied(
             control=NAME,
             value=lots,
-            limit=instrument.lot_multiple,
-            message=f"quantity {lots} lots is no multiple of {instrument.lot_multiple} (symbol {instrument.symbol})",
+            limit=book.lot_multiple,
+            message=f"quantity {lots} lots is no multiple of {book.lot_multiple} (symbol {at.place[3]})",
         )
-    if price % instrument.price_multiple:
+    if price % book.price_multiple:
         return Denied(
             control=NAME,
             value=price,
-            limit=instrument.price_multiple,
-            message=f"price {price} ticks is no multiple of {instrument.price_multiple} (symbol {instrument.symbol})",
+            limit=book.price_multiple,
+            message=f"price {price} ticks is no multiple of {book.price_multiple} (symbol {at.place[3]})",
         )
     target = order.target
     if target is not None and not target.price_ticks:

@@ -9,7 +9,7 @@ NAME = "kill_switch"
 
 def check(at: At, limits: Effective, order: Intent, now: Now) -> Denied | None:
     """Deny under a kill; each killed scope must let a liquidation through for it to pass."""
-    for node in (at.all, at.venue, at.account, at.strategy, at.symbol):
+    for node in at.nodes:
         if node.killed and not (node.liquidating and order.reduce_only):
             return Denied(control=NAME, message=f"{node.scope} {node.name}".strip() + " is killed")
     return None

@@ -9,7 +9,7 @@ NAME = "locate"
 
 def check(at: At, limits: Effective, order: Intent, now: Now) -> Denied | None:
     """Deny a sale that could go short beyond the locates."""
-    if order.sign > 0 or order.added <= 0 or not at.instrument.needs_locate:
+    if order.sign > 0 or order.added <= 0 or not at.leg.book.needs_locate:
         return None
     account = at.leg.account_exposure
     held = account.position if account.position > 0 else 0

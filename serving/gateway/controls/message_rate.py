@@ -9,8 +9,9 @@ NAME = "message_rate"
 
 def check(at: At, limits: Effective, order: Intent, now: Now) -> Denied | None:
     """Deny a new order or a replace that is one too many within a second. After a restart the second is full."""
-    for window in at.windows:
-        if window.used >= window.limit and window.is_full(now.mono_ns):
+    for node in at.nodes:
+        window = node.messages
+        if window is not None and window.used >= window.limit and window.is_full(now.mono_ns):
             return _denied(window, "max_messages_per_second")
     return None
 

@@ -1,11 +1,15 @@
 """All controls in the order in which they run: `run` is the whole truth, and `CONTROLS` the same by name.
 
-Nothing can switch one off or step over it. `run` spells the calls out, as a loop would cost a third more.
+Nothing can switch one off or step over it: `clear` may answer first, and only that all of them would let an order
+pass. `run` spells the calls out, as a loop would cost a third more.
 """
 
+import hashlib
+from pathlib import Path
 from types import ModuleType
 
 from serving.contracts.decisions import Denied
+from serving.gateway.clear import COMPARED, COVERED, is_clear
 from serving.gateway.compiled import At, Intent
 from serving.gateway.controls import (
     cancel_ratio,
@@ -82,9 +86,26 @@ CONTROLS: tuple[ModuleType, ...] = (
 """Every control in its order, as modules that are asked for their `check`."""
 
 
+def digest(folder: Path) -> str:
+    """sha256 (hex) over the files of all controls in a folder; "" where one cannot be read."""
+    found = hashlib.sha256()
+    try:
+        for control in CONTROLS:
+            found.update((folder / f"{control.NAME}.py").read_bytes())
+    except OSError:
+        return ""
+    return found.hexdigest()
+
+
+CLEAR_MAY_ANSWER = digest(Path(__file__).parent) == COMPARED and {control.NAME for control in CONTROLS} == set(COVERED)
+"""Whether `clear` was compared with the controls as they are: where not, every control is asked about every order."""
+
+
 def run(at: At, order: Intent, now: Now) -> Denied | None:
     """The first denial, or None where every control lets the order pass. A control that raises denies."""
     try:
+        if CLEAR_MAY_ANSWER and is_clear(at, order, now):
+            return None
         limits = at.limits
         return (
             identity.check(at, limits, order, now)
