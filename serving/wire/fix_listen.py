@@ -3,6 +3,7 @@
 import logging
 import os
 import socket
+import stat
 from contextlib import suppress
 
 log = logging.getLogger(__name__)
@@ -32,6 +33,8 @@ def _listeners(port: int) -> list[socket.socket]:
     found = []
     for number in os.listdir("/proc/self/fd"):
         with suppress(OSError):  # no socket, or closed meanwhile
+            if not stat.S_ISSOCK(os.fstat(int(number)).st_mode):
+                continue  # a handle of its own would stay open
             own = socket.socket(fileno=os.dup(int(number)))
             if (
                 own.family == socket.AF_INET
