@@ -19,6 +19,7 @@ from pydantic import ValidationError
 
 from serving.contracts.orders import Acked
 from serving.parents.journal import DiskError, ParentsJournal
+from serving.parents.outputs import ParentRequest
 from serving.parents.service import ParentsService
 from serving.wire.fix_numbers import utc_text
 from serving.wire.identity import client_tls, hash_token
@@ -59,8 +60,9 @@ def fix_settings(folder, trading, **more):
 class Client:
     """A FIX client by simplefix."""
 
-    def __init__(self, port, token=FIX_TOKEN):
+    def __init__(self, port, token=FIX_TOKEN, sequence=1):
         self.end = RawEnd(socket.create_connection(("127.0.0.1", port), timeout=20), "OMS", "PARENTS")
+        self.end.sequence = sequence
         self.end.send("A", [(98, "0"), (108, "30"), (553, "OMS"), (554, token)])
 
     def logged_on(self):
@@ -135,11 +137,11 @@ def test_fix_message_that_cannot_be_taken_is_refused_by_its_fields(tmp_path):
             client = await asyncio.to_thread(Client, service.ports["fix"])
             await asyncio.to_thread(client.logged_on)
             try:
-                return await asyncio.to_thread(talk, client), len(service.state.parents)
+                return await asyncio.to_thread(talk, client, service), len(service.state.parents)
             finally:
                 client.close()
 
-    def talk(client):
+    def talk(client, service):
         soon, said = time.time_ns() + 600 * NS, []
         for fields in ({"847": None}, {"847": "7"}, {"40": "2", "44": "100.00"}, {"44": "100.00"}, {"38": "0"},
                        {"38": "1.5"}, {"54": "9"}, {"55": "XXX"}, {"59": "3"}, {"11": "x" * 65}):  # fmt: skip
@@ -163,6 +165,9 @@ def test_fix_message_that_cannot_be_taken_is_refused_by_its_fields(tmp_path):
         unknown = client.end.receive("9")
         client.end.send("F", [(11, "C8"), (41, "C6"), (55, SYMBOL), (54, "2")])
         other_side = client.end.receive("9")
+        service.later(service.submit, ParentRequest("H1", ACCOUNT, SYMBOL, 1, 10, 60 * NS))
+        client.end.send("F", [(11, "C10"), (41, "H1"), (55, SYMBOL), (54, "1")])
+        assert "did not come by this session" in client.end.receive("9")["58"]
         return said, refused, large, again, unknown, other_side
 
     (said, refused, large, again, unknown, other_side), count = asyncio.run(run())
@@ -173,8 +178,37 @@ def test_fix_message_that_cannot_be_taken_is_refused_by_its_fields(tmp_path):
         assert why in text
     assert "account other is not main" in refused["58"] and refused["39"] == "8"
     assert "lots 9000000 is not an integer from 1 to 1000000" in large["58"]
-    assert "was used before" in again["58"] and again["39"] == "0" and count == 1
+    assert "was used before" in again["58"] and again["39"] == "0" and count == 2
     assert unknown["37"] == "NONE" and "never change" in other_side["58"]
+
+
+def test_parent_that_ended_as_the_process_did_is_told_of_at_the_next_logon_and_none_that_ended_long_before(tmp_path):
+    async def serve(talk, sequence=1):
+        async with served(fix_settings(tmp_path, Nowhere(), decide_wait_s=0.0)) as service:
+            client = await asyncio.to_thread(Client, service.ports["fix"], FIX_TOKEN, sequence)
+            await asyncio.to_thread(client.logged_on)
+            try:
+                return await asyncio.to_thread(talk, client, service), client.end.sequence
+            finally:
+                client.close()
+
+    def work(client, service):
+        soon = time.time_ns() + 600 * NS
+        for own in ("E1", "E2", "E3"):
+            client.new(own, soon, start_ns=soon - 60 * NS)
+            client.reports("0")
+        for own in ("E1", "E2"):
+            client.end.send("F", [(11, f"{own}-x"), (41, own), (55, SYMBOL), (54, "1")])
+            client.reports("4")
+        service.later(setattr, service.state.parents[1], "done_ns", 1)  # ended long ago
+        service.later(service._roll)
+
+    def listen(client, service):
+        return [client.reports("I")[-1] for _ in range(2)]
+
+    _, sequence = asyncio.run(serve(work))
+    told, _ = asyncio.run(serve(listen, sequence))
+    assert [(report["11"], report["39"]) for report in told] == [("E2", "4"), ("E3", "0")]
 
 
 def test_fix_logon_with_another_token_is_turned_away(tmp_path):

@@ -1,12 +1,17 @@
 """Parents as FIX messages: whatever the fields hold, they are a parent order or a typed refusal."""
 
+from types import SimpleNamespace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from serving.contracts.tca import CostSums
+from serving.parents.fix_inbound import FixInbound
 from serving.parents.fix_messages import AskCancel, AskNew, AskReplace, AskStatus, decode_parent, state_of
 from serving.parents.orders import Parent, Phase
+from serving.parents.records import Ended
+from serving.parents.state import State
 from serving.wire.fix_fields import Fields, FixMessageError
 from serving.wire.fix_numbers import Scale, utc_text
 
@@ -86,3 +91,24 @@ def test_status_of_a_parent_follows_what_became_of_it():
         ("new", 0, 10), ("partially_filled", 4, 6), ("pending_cancel", 4, 6), ("cancelled", 4, 0), ("filled", 10, 0),
         ("expired", 6, 0),
     ]  # fmt: skip
+
+
+def test_cancel_that_came_too_late_is_answered_by_its_reject():
+    parent = Parent(
+        1, "b-1", "p", "main", "agent", "SYN1", "V", 1, 10, 1, 0, "fix", "OMS", "ada", 0, 10, "p",
+        sums=CostSums(1, 200, filled=10), how="filled",
+    )  # fmt: skip
+    state = State()
+    state.parents[1] = parent
+    told = []
+    inbound = FixInbound.__new__(FixInbound)  # without an acceptor
+    inbound._peers, inbound._scales, inbound._cancels = {"OMS": None}, SCALES, {1: ("c2", "p")}
+    inbound._desk = SimpleNamespace(state=state)
+    inbound._acceptor = SimpleNamespace(send=lambda peer, message: told.append((peer, message)))
+    ended = Ended(utc_ns=1, number=1, market_ns=1, how="filled")
+    inbound.follow(ended, 7)
+    inbound.follow(ended, 8)  # one cancel, one answer
+    ((peer, message),) = told
+    fields = Fields.of(message.toString())
+    assert peer == "OMS" and fields.type == "9"
+    assert [fields.get(tag) for tag in (11, 41, 39, 58)] == ["c2", "p", "2", "it is filled"]
