@@ -24,8 +24,8 @@ BID, ASK = 9_990, 10_010
 class ScriptedVenue:
     """Acknowledges orders and confirms cancels while `answers` is set; what it is asked stands in `heard`."""
 
-    def __init__(self, folder: Path, fix_port: int, feed_port: int, tail: str = "") -> None:
-        """`tail` of every CompID: QuickFIX keeps one session of a name in a process."""
+    def __init__(self, folder: Path, fix_port: int, feed_port: int, tail: str = "", acceptor=FixAcceptor) -> None:
+        """`tail` of every CompID: QuickFIX keeps one session of a name in a process; `acceptor`: whose FIX."""
         self.gateway, self.drop = f"GATEWAY{tail}", f"DROPCOPY{tail}"
         self.heard: list = []
         self.numbers: dict[int, str] = {}
@@ -35,7 +35,7 @@ class ScriptedVenue:
         self._app = GuardedApplication(self)
         peers = (self.gateway, self.drop)
         settings = FixSettings(f"VENUE{tail}", peers, folder / "venue_fix", fix_port, heartbeat_s=1)
-        self._acceptor = FixAcceptor(self._app, settings)
+        self._acceptor = acceptor(self._app, settings)
         self._feed_port = feed_port
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)

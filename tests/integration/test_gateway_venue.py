@@ -10,7 +10,7 @@ from black_hole import BlackHole
 from fix_peers import until
 from gateway_process import Desk
 from gateway_served import Served
-from scripted_venue import ASK, BID, ScriptedVenue
+from scripted_venue import ASK, BID, FixAcceptor, ScriptedVenue
 
 from serving.contracts.decisions import Allowed, Denied
 from serving.contracts.orders import Acked, Cancelled, CancelRejected, Filled, Rejected, ReplaceRejected
@@ -23,7 +23,7 @@ _WORLDS = itertools.count(1)
 class World:
     """A served gateway, armed, with a scripted venue behind it and a desk in front."""
 
-    def __init__(self, folder, **settings):
+    def __init__(self, folder, acceptor=FixAcceptor, **settings):
         self.served = Served(folder, limits=True, auto_arm=True, probe_s=0.1, probe_timeout_s=0.5, **settings)
         venues = self.served.files.folder / "venues.yaml"
         config = self.served.settings
@@ -33,7 +33,7 @@ class World:
         feed_port = int(venue.feed.url.rpartition(":")[2])
         self._desks = []
         tail = str(next(_WORLDS))
-        self.venue = ScriptedVenue(folder, venue.fix.port, feed_port, tail)
+        self.venue = ScriptedVenue(folder, venue.fix.port, feed_port, tail, acceptor)
         assert config.paper
         self.hole = BlackHole(venue.fix.port)
         document = yaml.safe_load(venues.read_text())
