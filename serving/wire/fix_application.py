@@ -72,6 +72,8 @@ class GuardedApplication(quickfix.Application):
         session (0: it names none). Without it a rejection is logged."""
         super().__init__()
         self._on_reject = on_reject
+        self.on_refused: Callable[[str], None] | None = None
+        """Told why QuickFIX itself refused what came, which `received` never sees; must only hand over."""
         self.failure = ""
         self._tokens, self._token = None if tokens is None else dict(tokens), token
         self._handler = handler
@@ -127,8 +129,13 @@ class GuardedApplication(quickfix.Application):
         self._guard("onLogout", self._tell, self._handler.logged_out, peer)
 
     def toAdmin(self, message: quickfix.Message, session: quickfix.SessionID) -> None:  # noqa: N802
-        """A logon carries the token, where there is one."""
-        if self._token and message_type(message) == LOGON:
+        """A logon carries the token, where there is one; a Reject says that a message was not handed over."""
+        kind = message_type(message)
+        if kind == REJECT and self.on_refused is not None:
+            reason = message.getField(int(Tag.TEXT)) if message.isSetField(int(Tag.TEXT)) else "no reason given"
+            number = message.getField(int(Tag.REF_SEQ_NUM)) if message.isSetField(int(Tag.REF_SEQ_NUM)) else "?"
+            self._guard("toAdmin", self.on_refused, f"message {number} of {_peer(session)} was refused: {reason}")
+        if self._token and kind == LOGON:
             message.setField(int(Tag.USERNAME), session.getSenderCompID().getValue())
             message.setField(int(Tag.PASSWORD), self._token)
 

@@ -158,6 +158,14 @@ def test_report_that_cannot_be_understood_halts(world):
     world.halted("cannot be understood")
 
 
+def test_report_that_quickfix_itself_refuses_halts(world):
+    """It is answered by a Reject and handed to nobody: a fill might be lost so."""
+    order = order_of(world)
+    world.venue.copies = False
+    world.venue.say("F", world.venue.state(order, "filled", 5), last=(BID, 5), text="")
+    world.halted("was refused: Tag specified without a value")
+
+
 def test_report_of_another_symbol_or_side_halts(world):
     order, before = order_of(world), len(world.gateway.state.executions)
     world.venue.copies = False
