@@ -71,6 +71,7 @@ class VenueSession:
         self._leaving: Callable[[], str | None] | None = None
         self._veto = ""  # why the message that is leaving was held back
         self.initiator = initiator(self, config.fix, folder / "fix" / name, base, log_fix, self._rejected)
+        self.initiator.app.on_refused = self._unheard
         self.probe = SessionProbe(self.initiator, self._probed, probe_s, probe_timeout_s)
 
     @property
@@ -150,6 +151,10 @@ class VenueSession:
     def failed(self, reason: str) -> None:
         """See FixHandler."""
         self._lost(f"FIX failed: {reason}")
+
+    def _unheard(self, reason: str) -> None:
+        """What QuickFIX turned away may have been a fill."""
+        self._came(Came(self.name, halt=f"venue {self.name}: {reason}"))
 
     def _probed(self, reason: str) -> None:
         if reason:
