@@ -123,7 +123,7 @@ def _forget_proposals(state: "State", kind: str) -> None:
 
 def proposed(state: "State", event: e.Proposed) -> None:
     """Keep a document until two people approve it."""
-    from serving.gateway.state import Proposal
+    from serving.gateway.dump import Proposal
 
     state.proposals[event.change] = Proposal(event.document, event.by, event.expires_ns, [], event.kind)
 
@@ -142,7 +142,7 @@ def withdrawn(state: "State", event: e.Withdrawn) -> None:
 
 def posture_set(state: "State", event: e.PostureSet) -> None:
     """Shrink a scope's limits."""
-    from serving.gateway.state import Posture
+    from serving.gateway.dump import Posture
 
     state.postures[event.scope, event.name] = Posture(event.factor_bps, event.expires_ns, event.lasts_ns)
     state.revision += 1
@@ -217,7 +217,7 @@ def snapshot(state: "State", event: e.Snapshot) -> None:
 
     Raises ValueError where its hash is another one, or something came before.
     """
-    from serving.gateway.state import decode_dump
+    from serving.gateway.dump import decode_dump
 
     if state.next_id != 1 or state.epoch or state.limits:
         raise ValueError("a snapshot stands at the beginning of a file only")

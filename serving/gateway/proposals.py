@@ -9,8 +9,8 @@ from serving.gateway.day import said_of_book
 from serving.gateway.limits import Limits
 
 if TYPE_CHECKING:
+    from serving.gateway.dump import Proposal
     from serving.gateway.service import GatewayService
-    from serving.gateway.state import Proposal
 
 SAID_MAX = 1_000
 

@@ -8,12 +8,11 @@ import hashlib
 from collections.abc import Callable
 from typing import Any
 
-import msgspec
-
-from serving.contracts.decisions import Allowed, Decision
-from serving.contracts.orders import ChildOrder, Request
+from serving.contracts.decisions import Allowed
+from serving.contracts.orders import ChildOrder
 from serving.gateway.books import Exposure, Leg, Node, OwnBook, SymbolBook
-from serving.gateway.events import Accepted, Event, Instrument
+from serving.gateway.dump import Dump, Posture, Proposal, encode_dump
+from serving.gateway.events import Accepted, Event
 from serving.gateway.keys import Answers, Keys
 from serving.gateway.limits import Limits
 from serving.gateway.order_events import EFFECTS as OF_ORDERS
@@ -35,46 +34,6 @@ class Sums:
     leg: Leg
     own: OwnBook
     answers: Answers  # of the strategy for the account, by key
-
-
-class Proposal(msgspec.Struct, omit_defaults=True):
-    """What waits for two people. A dump from before there were other kinds than limits names none."""
-
-    document: str
-    by: str
-    expires_ns: int
-    approvals: list[str]
-    kind: str = "limits"
-
-
-class Posture(msgspec.Struct, frozen=True):
-    """A scope's limits shrunk to `factor_bps` of themselves until `expires_ns` UTC, and for `lasts_ns` at least."""
-
-    factor_bps: int
-    expires_ns: int
-    lasts_ns: int
-
-
-class Dump(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
-    """The whole state as plain values, sorted: what a snapshot holds and what the state hash is taken of.
-
-    A field that came later has a default, which is not written: older snapshots keep their hash.
-    """
-
-    scalars: list[Any]
-    limits: str
-    nodes: list[tuple[str, str, list[Any]]]
-    symbols: list[tuple[Instrument, list[Any], bool]]
-    exposures: list[tuple[str, str, str, list[Any]]]
-    legs: list[tuple[str, str, str, list[Any]]]
-    orders: list[tuple[int, ChildOrder, list[Any]]]
-    own: list[tuple[str, str, dict[int, int], dict[int, int]]]
-    keys: list[tuple[Request, Decision]]
-    executions: list[tuple[str, str, Execution]]
-    postures: list[tuple[str, str, Posture]]
-    proposals: list[tuple[str, Proposal]]
-    liquidations: list[tuple[str, str, dict[str, int]]]
-    access: str = ""
 
 
 _SCALARS = ("epoch", "next_id", "utc_ns", "date", "opens_ns", "closes_ns", "day_open", "halted", "reconciled")
@@ -256,20 +215,11 @@ class State:
 
     def encoded(self) -> bytes:
         """The state as JSON; equal states give equal bytes."""
-        return _DUMP_ENCODER.encode(self.dump())
+        return encode_dump(self.dump())
 
     def hash(self) -> str:
         """sha256 (hex) of `encoded`."""
         return hashlib.sha256(self.encoded()).hexdigest()
-
-
-def decode_dump(raw: bytes | msgspec.Raw) -> Dump:
-    """What `State.encoded` gave. Raises ValueError where it is something else."""
-    return _DUMP_DECODER.decode(raw)
-
-
-_DUMP_ENCODER = msgspec.json.Encoder()
-_DUMP_DECODER: msgspec.json.Decoder[Dump] = msgspec.json.Decoder(Dump)
 
 
 def _effects() -> dict[type, Callable[[State, Any], None]]:

@@ -7,10 +7,11 @@ from gateway_world import ACCOUNT, ANN, BOB, CLOSES_NS, EVE, SYMBOL, World, limi
 from serving.gateway.approvals import APPROVAL_LASTS_NS
 from serving.gateway.changes import approve_limits, propose_limits
 from serving.gateway.day import Book, DayError, approve_day, end_day, propose_day, said_of_book, tighten_day
+from serving.gateway.dump import decode_dump
 from serving.gateway.events import DayTightened, Holding, Instrument, Locate, Proposed, decode_event, encode_event
 from serving.gateway.live import SECOND_NS
 from serving.gateway.people import PersonError
-from serving.gateway.state import State, decode_dump
+from serving.gateway.state import State
 
 TOMORROW = "2026-03-03"
 

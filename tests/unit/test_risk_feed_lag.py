@@ -10,10 +10,11 @@ from serving.contracts.decisions import Allowed
 from serving.gateway import feed_in
 from serving.gateway.changes import propose_limits
 from serving.gateway.config import VenueConfig
+from serving.gateway.dump import decode_dump
 from serving.gateway.events import LimitsSet
 from serving.gateway.feed_in import FeedIn
 from serving.gateway.live import DRIFT_WINDOW_NS, SECOND_NS
-from serving.gateway.state import State, decode_dump
+from serving.gateway.state import State
 from serving.wire.feed import VERSION, Opening, encode_feed
 from serving.wire.feed_state import Follower, Publisher
 
