@@ -263,6 +263,9 @@ class FixTransport:
         try:
             if session is None:
                 raise FixDownError(f"venue {venue} is not among the sessions")
+            reason = self._last_line(session, message)  # before the work of writing it; `toApp` asks again
+            if reason:
+                raise FixDownError(reason)
             session.send(self._encode(session, message), lambda: self._last_line(session, message))
         except FixDownError as error:
             if message.order_id in gateway.state.orders:

@@ -53,33 +53,37 @@ def block(watch: Watch, scope: str, name: str, by: str, reason: str, now: Now) -
 
 def latch(gateway: Gateway, scope: str, name: str, by: str, reason: str, now: Now) -> bool:
     """Block a scope in memory, then persist; whether that is durable. Raises ValueError where the scope is none."""
-    clock = gateway.read_clock(now)
     check_scope(scope, name)
-    event = Killed(utc_ns=clock.utc_ns, scope=cast(Scope, scope), name=name, by=by, reason=reason)
+    stop(gateway, scope, name, by, reason, now)
     try:
-        gateway.record(event)  # applied first: blocked from here on, whatever the disk says
         gateway.commit(now)
     except Exception as error:
-        # whatever failed, nothing passes a broken gateway
         gateway.broken = gateway.broken or f"a kill could not be recorded: {type(error).__name__}: {error}"
         return False
     return True
 
 
+def stop(gateway: Gateway, scope: str, name: str, by: str, reason: str, now: Now) -> None:
+    """Block a scope in memory; the next commit persists it. Never raises: a failure breaks the gateway."""
+    try:
+        utc_ns = gateway.read_clock(now).utc_ns
+        # applied first: blocked from here on, whatever the disk says
+        gateway.record(Killed(utc_ns=utc_ns, scope=cast(Scope, scope), name=name, by=by, reason=reason))
+    except Exception as error:
+        # whatever failed, nothing passes a broken gateway
+        gateway.broken = gateway.broken or f"a kill could not be recorded: {type(error).__name__}: {error}"
+
+
 def clear(watch: Watch, scope: str, name: str, persisted: bool, now: Now) -> Blocked:
     """Cancel what a latched scope has open: with the journal, or without one that failed."""
     gateway = watch.gateway
+    node = gateway.state.node(scope, name)
     try:
-        watch.sweep(now)
+        watch.sweep(now, None if gateway.broken else node)
         gateway.commit(now)
     except Exception:  # broken by now, its cancels gone without the journal; or the watch's next tick tries again
         persisted = persisted and not gateway.broken
-    waiting = sum(
-        1
-        for order in gateway.state.open_orders.values()
-        if any((node.scope, node.name) == (scope, name) for node in order.nodes)
-    )
-    return Blocked(persisted, waiting)
+    return Blocked(persisted, node.open_orders)
 
 
 def answer(blocked: Blocked, flushed: bool) -> KillAnswer:

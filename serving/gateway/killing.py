@@ -1,12 +1,15 @@
 """The kill switch of the process: from any thread, while the deciding thread is busy, and with HTTP down.
 
 A scope is blocked at the last line before anything waits; then the deciding thread blocks it in the state, persists and
-cancels; then whoever asked waits for each venue's barrier, in his own thread.
+cancels; then whoever asked waits for each venue's barrier, in his own thread. A kill overtakes every request that waits
+to be decided, within a group too: those of its scope are denied, and one sync makes kill and denials durable.
 
 The local way in is a Unix socket in the state folder that only the gateway's own user may open: one line of JSON
-`{"scope", "name", "reason"}` in, one line `{"message", ...}` out. It has a thread of its own.
+`{"scope", "name", "reason"}` in, one line `{"message", ...}` out. It has threads of its own, some of which always wait:
+each hand-over between threads costs up to `service.SWITCH_S` while the deciding one computes, so there are few.
 """
 
+import asyncio
 import json
 import logging
 import os
@@ -14,15 +17,18 @@ import pwd
 import socket
 import struct
 import threading
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from serving.contracts.orders import TEXT_MAX
 from serving.gateway.fix_out import VenueSession, read_now
-from serving.gateway.kill import Blocked, KillAnswer, answer, check_scope, clear, latch
+from serving.gateway.kill import Blocked, KillAnswer, answer, check_scope, clear, stop
 
 if TYPE_CHECKING:
     from serving.gateway.service import GatewayService
@@ -30,22 +36,40 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 SOCKET = "kill.sock"
 LINE_MAX = 4_096
-READ_S = 5.0
+READ_S = 5
+WAITING = 4
+"""Threads that wait at the socket: one that took a connection is replaced where fewer are left."""
 RETRY_S = 0.1
 REASON_MAX = 500
 BLOCK_S = 2.0
 """Wait this long for the deciding thread; without it the scope is blocked all the same, and not persisted yet."""
 
 
+class _Asked:
+    """A kill on its way through the deciding thread."""
+
+    def __init__(self, scope: str, name: str, by: str, reason: str) -> None:
+        self.scope, self.name, self.by, self.reason = scope, name, by, reason
+        self.latched: Future[bool] = Future()  # whether it is durable
+        self.cleared: Future[Blocked] = Future()  # its cancels went
+
+
 class Killer:
-    """Stops scopes. `kill` may be called from every thread but the deciding one."""
+    """Stops scopes. `kill` may be called from every thread but the deciding one.
+
+    `waiting` to `persisted` belong to the deciding thread, which takes what waits before it decides any request, and
+    says after each commit how that ended.
+    """
 
     def __init__(self, service: "GatewayService") -> None:
         self._service = service
         self._folder = service.settings.folder
         self._socket: socket.socket | None = None
-        self._thread: threading.Thread | None = None
+        self._idle = 0  # threads that wait at the socket
+        self._idle_lock = threading.Lock()
         self._stopped = threading.Event()
+        self.waiting: deque[_Asked] = deque()
+        self._taken: list[_Asked] = []  # blocked in the state, and not known to be durable
 
     def kill(self, scope: str, name: str, by: str, reason: str) -> KillAnswer:
         """Stop a scope and say how far that is known to have gone. Raises ValueError where the scope is none."""
@@ -55,34 +79,58 @@ class Killer:
         reason = reason.encode("utf-8", "replace").decode()[:REASON_MAX]
         service = self._service
         assert service.deciding is not None
-        blocks = service.transport.blocks
-        blocks.add(scope, name)
-        log.critical("KILL %s by %s: %s", f"{scope} {name}".strip(), by, reason)
-
-        def first() -> bool:
-            try:
-                return latch(service.gateway, scope, name, by, reason, read_now())
-            finally:
-                if not service.gateway.broken:  # the state blocks it; a broken gateway lets nothing pass anyway
-                    blocks.remove(scope, name)
-
-        def then() -> Blocked:
-            blocked = clear(service.watch, scope, name, latched.result(0), read_now())
-            service.try_commit()
-            return blocked
-
-        latched = service.deciding.call(first)  # who asks for an order meanwhile is denied before all is cancelled
-        cleared = service.deciding.call(then)
+        service.transport.blocks.add(scope, name)
+        asked = _Asked(scope, name, by, reason)
+        self.waiting.append(asked)
+        woken = service.deciding.call(self._wake)
+        log.critical("KILL %s by %s: %s", f"{scope} {name}".strip(), by, reason)  # behind the hand-over: it writes
         try:
-            blocked = cleared.result(BLOCK_S)
-        except FutureTimeout:
-            if not latched.done() or latched.exception() is not None:
+            if woken.done():
+                woken.result()  # raises where there is no deciding thread any more
+            blocked = asked.cleared.result(BLOCK_S)
+        except FutureTimeout:  # BusyError too
+            if not asked.latched.done():
                 return KillAnswer(False, False, -1, "blocked, not persisted, not flushed")
-            blocked = Blocked(latched.result(), -1)
+            blocked = Blocked(asked.latched.result(), -1)
         except Exception as error:
             log.exception("a kill failed in the deciding thread")
             return KillAnswer(False, False, -1, f"blocked, not persisted, not flushed ({type(error).__name__})")
         return answer(blocked, self.flush(name if scope == "venue" else None))
+
+    def take(self) -> None:
+        """Block what waits in the state; the next commit makes it durable. Never raises."""
+        service = self._service
+        while self.waiting:
+            asked = self.waiting.popleft()
+            self._taken.append(asked)
+            stop(service.gateway, asked.scope, asked.name, asked.by, asked.reason, read_now())
+
+    def persisted(self, durable: bool) -> None:
+        """A commit ended: what was taken before it is durable, or never will be. Cancels go after whoever waits."""
+        taken, self._taken = self._taken, []
+        for asked in taken:
+            if durable:  # the state blocks it; where the disk refused, the gateway is broken and the block stays
+                self._service.transport.blocks.remove(asked.scope, asked.name)
+            asked.latched.set_result(durable)
+            asyncio.get_running_loop().call_soon(self._clear, asked)
+
+    def _wake(self) -> None:
+        """In the deciding thread, which may have been idle."""
+        self.take()
+        asyncio.get_running_loop().call_soon(self._persist)  # what has come meanwhile is read first, and denied with it
+
+    def _persist(self) -> None:
+        if self._taken and not self._service.orders.is_scheduled:  # else a group is about to be committed
+            self._service.try_commit()
+
+    def _clear(self, asked: _Asked) -> None:
+        service = self._service
+        try:
+            blocked = clear(service.watch, asked.scope, asked.name, asked.latched.result(0), read_now())
+            service.try_commit()
+            asked.cleared.set_result(blocked)
+        except Exception as error:
+            asked.cleared.set_exception(error)
 
     def flush(self, venue: str | None = None) -> bool:
         """Whether every venue, or one, is known to have taken all that was sent before. Waits."""
@@ -112,8 +160,9 @@ class Killer:
             os.umask(old)
         listener.listen(16)
         self._socket = listener
-        self._thread = threading.Thread(target=self._accept, name="kill-socket", daemon=True)
-        self._thread.start()
+        _user(os.getuid())  # looked up once, now
+        for _ in range(WAITING):
+            self._add_thread()
 
     def stop(self) -> None:
         """Close the socket."""
@@ -123,9 +172,17 @@ class Killer:
             self._socket.close()
             (self._folder / SOCKET).unlink(missing_ok=True)
 
+    def _add_thread(self) -> None:
+        threading.Thread(target=self._accept, name="kill-socket", daemon=True).start()
+
     def _accept(self) -> None:
+        """Take connections, as long as there are not WAITING others."""
         assert self._socket is not None
         while True:
+            with self._idle_lock:
+                if self._idle >= WAITING:
+                    return
+                self._idle += 1
             try:
                 connection, _ = self._socket.accept()
             except OSError as error:
@@ -134,15 +191,19 @@ class Killer:
                 log.error("the kill socket could not take a connection: %s", error)  # no file left, say: it passes
                 self._stopped.wait(RETRY_S)
                 continue
-            try:
-                threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
-            except RuntimeError:  # no thread left: one after the other then
-                self._serve(connection)
+            finally:
+                with self._idle_lock:
+                    self._idle -= 1
+                    none_waits = not self._idle
+            if none_waits:
+                with suppress(RuntimeError):  # no thread left: the next one waits for this one
+                    self._add_thread()
+            self._serve(connection)
 
     def _serve(self, connection: socket.socket) -> None:
         with connection:
             try:
-                connection.settimeout(READ_S)
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", READ_S, 0))
                 asked = _read_line(connection)
                 said = self.kill(asked["scope"], asked.get("name", ""), _peer(connection), asked.get("reason", ""))
                 reply: dict[str, Any] = {"ok": True, **said._asdict()}
@@ -193,6 +254,11 @@ def _read_line(connection: socket.socket) -> dict[str, Any]:
 def _peer(connection: socket.socket) -> str:
     """Who is at the other end, as the kernel says."""
     _, uid, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    return _user(uid)
+
+
+@lru_cache(maxsize=64)
+def _user(uid: int) -> str:
     try:
         return f"local user {pwd.getpwuid(uid).pw_name}"
     except KeyError:

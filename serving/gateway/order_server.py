@@ -9,7 +9,7 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Sized
 
 from serving.contracts.decisions import Decision, Denied
 from serving.contracts.orders import CancelRejected, Rejected, ReplaceRejected, Report, Request
@@ -42,10 +42,18 @@ class OrderServer:
         self.lines: dict[Owner, ServerLine] = {}
         self.history: dict[int, list[Report]] = {}  # what the venue said of each of the day's orders
         self.took_ns: Callable[[int, int], None] = lambda requests, ns: None  # told after each group
+        self.overtaking: Sized = ()  # while there is anything in it, `overtake` is called before the next request
+        self.overtake: Callable[[], None] = lambda: None
+        self.publish: Callable[[], None] = lambda: None  # told once the answers to a group, or none, are on their way
         self._inbox: deque[tuple[ServerLine, Request, int]] = deque()
         self._scheduled = False
         self._held: set[ServerLine] = set()  # lines that are not read until the inbox is shorter
         self._repeated: dict[ServerLine, deque[Report]] = {}  # what a line that came again has not been told yet
+
+    @property
+    def is_scheduled(self) -> bool:
+        """Whether a group is about to be decided and committed."""
+        return self._scheduled
 
     def opened(self, line: ServerLine, identity: Identity) -> None:
         """See OrderPort. A newer line of a strategy takes over: the older one may be dead without knowing it."""
@@ -128,6 +136,8 @@ class OrderServer:
         first_ns = inbox[0][2] if inbox else now.mono_ns
         fresh: set[tuple[str, str, str]] = set()
         for _ in range(min(len(inbox), self._group_max)):
+            if self.overtaking:
+                self.overtake()
             line, request, _ = inbox.popleft()
             key = (request.account, request.strategy, request.key)
             durable = key in gateway.state.keys and key not in fresh
@@ -150,6 +160,7 @@ class OrderServer:
             return
         for line, decisions in answers.items():
             line.send(*decisions)
+        self.publish()
         if group:
             self.took_ns(len(group), time.monotonic_ns() - first_ns)
 
@@ -184,6 +195,7 @@ class OrderServer:
     def _try_commit(self, now: Now) -> None:
         try:
             self._commit(now)
+            self.publish()
         except JournalError as error:
             log.warning("what a line's end asked for was not journalled: %s", error)
 

@@ -6,7 +6,6 @@ admin plane, kill socket     ── Deciding ─────┘
 """
 
 import asyncio
-import gc
 import json
 import logging
 import os
@@ -21,6 +20,7 @@ from typing import Any
 from serving.contracts.orders import Busted, Cancel, Cancelled, Corrected, Report
 from serving.gateway.changes import approve_limits, propose_limits
 from serving.gateway.clock_offset import kernel_offset_ns
+from serving.gateway.collector import collect_all, quieten_collector
 from serving.gateway.config import ConfigError, VenueConfig, load_book, load_venues
 from serving.gateway.day import Book, ProposedDay, approve_day, end_day, propose_day
 from serving.gateway.deciding import Deciding
@@ -104,6 +104,8 @@ class GatewayService:
             self.gateway, self.sessions, self.drops, settings.reconcile_s, lambda: self.halts
         )  # fmt: skip
         self.killer = Killer(self)
+        self.orders.overtaking, self.orders.overtake = self.killer.waiting, self.killer.take
+        self.orders.publish = self._publish
         self.pulse = Pulse("the deciding thread", PULSE_S)
         self.commits = Histogram()  # what it took to make a group durable and send it
         self.breaks: tuple[str, ...] = ()  # of the last reconciliation
@@ -139,7 +141,8 @@ class GatewayService:
             self._bootstrap()
             ready()
             self._write_ports()
-            _quieten_collector()
+            quieten_collector()
+            sys.setswitchinterval(SWITCH_S)
             log.info("gateway: orders on %s:%d, journal sequence %d, epoch %d, halted: %s",
                      settings.host, self.ports["order"], self.gateway.journal.sequence, self.gateway.state.epoch,
                      self.gateway.state.halted)  # fmt: skip
@@ -155,17 +158,21 @@ class GatewayService:
             self.deciding.loop.call_soon_threadsafe(self._stop.set)
 
     def commit(self, now: Now) -> None:
-        """Make everything decided durable, send it, then tell everybody who must hear.
+        """Make everything decided durable and send it; who must hear of it is told by `_publish`, behind the answers.
 
         Raises JournalError where nothing of it is durable, and so nothing was sent.
         """
         gateway, began_ns = self.gateway, time.monotonic_ns()
+        if self.killer.waiting:
+            self.killer.take()
         waiting, decided = gateway.journal.has_pending, len(self._events)
         try:
             gateway.commit(now)
         except JournalError:
             self._events.clear()  # never durable, so never told
+            self.killer.persisted(False)
             raise
+        self.killer.persisted(True)
         try:
             if gateway.journal.has_pending:  # what a veto held back while it was leaving
                 gateway.commit(now)
@@ -174,8 +181,6 @@ class GatewayService:
             self._journal_failed(error)
         if waiting:
             self.commits.add((time.monotonic_ns() - began_ns) / 1000)
-        if self._events:
-            self._publish()
 
     def halt(self, reason: str) -> None:
         """Refuse every new order until a person arms again. In the deciding thread."""
@@ -231,12 +236,14 @@ class GatewayService:
         name = end_day(self.gateway, read_now())
         self.orders.history.clear()
         self.try_commit()
+        collect_all()
         return name
 
     def try_commit(self) -> None:
         """`commit` where nobody waits for it: a journal that fails is logged, and has broken the gateway."""
         try:
             self.commit(read_now())
+            self._publish()
         except JournalError as error:
             self._journal_failed(error)
         except Exception as error:
@@ -295,7 +302,8 @@ class GatewayService:
                 self.halt(came.halt)
             if came.well:
                 self._recover(f"venue {came.venue} is well")
-        self.try_commit()
+        if not self.orders.is_scheduled:  # else one sync makes this and the next group durable
+            self.try_commit()
         if gateway.broken:
             self._events.clear()
 
@@ -463,11 +471,3 @@ class GatewayService:
         temporary = path.with_suffix(".new")
         temporary.write_text(json.dumps({**self.ports, "pid": os.getpid()}))
         os.replace(temporary, path)
-
-
-def _quieten_collector() -> None:
-    """What is there now is not looked at again, and the rest seldom: a full collection would stop every decision."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(50_000, 50, 100)
-    sys.setswitchinterval(SWITCH_S)

@@ -5,7 +5,7 @@ Marks, cancels that must happen, things that expire.
 
 from collections.abc import Iterable
 
-from serving.contracts.orders import LOTS_MAX, ContractError
+from serving.contracts.orders import INT64_MAX, LOTS_MAX, ContractError
 from serving.gateway.books import Node
 from serving.gateway.engine import Gateway
 from serving.gateway.events import LiquidationEnded, Marked, PostureEnded, Withdrawn
@@ -29,6 +29,8 @@ class Watch:
         self._since: dict[tuple[str, ...], int] = {}  # monotonic time at which something that expires was first seen
         self._retried: dict[int, int] = {}
         self._marked_ns = 0
+        self._swept = -1  # the state's revision at the last sweep of all orders
+        self._dead_man_ns = 0  # the tightest of any scope then
 
     def heard(self, venue: str, sent_ns: int, now: Now) -> None:
         """The feed's latest message was sent at `sent_ns` UTC; 0 where that is unknown.
@@ -109,7 +111,8 @@ class Watch:
             if not self.gateway.broken:
                 self._expire(clock)
                 self._mark(clock)
-            self.sweep(now)
+            if not self._all_may_stand(clock):
+                self.sweep(now)
         except Exception as error:
             self.gateway.halt(f"the watch failed: {type(error).__name__}: {error}", now)
 
@@ -130,6 +133,26 @@ class Watch:
                 self.gateway.cancel_order(order, reason, now)
         for order_id in [order_id for order_id in self._retried if order_id not in self.gateway.state.open_orders]:
             del self._retried[order_id]
+        limits = self.gateway.state.limits
+        if only is None and limits is not None:
+            self._swept = self.gateway.state.revision
+            self._dead_man_ns = min(numbers.get("dead_man_ns", INT64_MAX) for numbers in limits.numbers.values())
+
+    def _all_may_stand(self, now: Now) -> bool:
+        """Whether none of `_must_cancel`'s reasons holds for any order: many are open, and this is asked often."""
+        gateway, state = self.gateway, self.gateway.state
+        if gateway.broken or self._retried or self._swept != state.revision or now.utc_ns >= state.closes_ns:
+            return False
+        for node in state.nodes.values():
+            if not node.open_orders:
+                continue
+            if node.killed or node.tripped:
+                return False
+            if node.scope == "strategy":
+                beat = gateway.live.beat(node.name)
+                if not beat.connected or now.mono_ns - beat.seen_ns > self._dead_man_ns:
+                    return False
+        return True
 
     def _must_cancel(self, order: Order, now: Now) -> str | None:
         gateway, request = self.gateway, order.request

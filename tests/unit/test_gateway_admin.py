@@ -271,7 +271,7 @@ def test_local_kill_works_again_once_there_are_files_and_without_threads(served,
             return self.real.accept()
 
     def no_thread(*, target, **more):
-        if target == killer._serve:
+        if target == killer._accept:
             raise RuntimeError("can't start new thread")
         return Thread(target=target, **more)
 
@@ -279,9 +279,11 @@ def test_local_kill_works_again_once_there_are_files_and_without_threads(served,
     with monkeypatch.context() as planted:
         planted.setattr(killing, "RETRY_S", 0.01)
         planted.setattr(killer, "_socket", flaky := Flaky(real))
-        for _ in range(2):  # the first one is taken by the call that waited before
+        for _ in range(killing.WAITING + 1):  # the first ones are taken by the calls that waited before
             assert kill_locally(folder, "strategy", "nobody", "test", 10)["message"].startswith("blocked")
         assert flaky.fails < 0
         planted.setattr(killing.threading, "Thread", no_thread)
-        assert kill_locally(folder, "strategy", "nobody", "test", 10)["message"].startswith("blocked")
+        planted.setattr(killing, "WAITING", 1)  # the others end, and the last one cannot be replaced
+        for _ in range(8):
+            assert kill_locally(folder, "strategy", "nobody", "test", 10)["message"].startswith("blocked")
     assert kill_locally(folder, "strategy", "nobody", "test", 10)["message"].startswith("blocked")

@@ -4,7 +4,6 @@
 """
 
 import asyncio
-import gc
 import selectors
 import subprocess
 import sys
@@ -19,6 +18,7 @@ from flows.bench.gateway.core import WINDOW, environment, p99
 from flows.bench.gateway.line import TOKEN, Line
 from flows.bench.gateway.world import Orders, RealClock, Unsynced, accounts, build
 from serving.gateway import engine
+from serving.gateway.collector import quieten_collector
 from serving.gateway.order_server import OrderServer
 from serving.gateway.watch import Watch
 from serving.wire.frames import encode_message
@@ -107,8 +107,8 @@ def _at_rate(lines: dict[str, Line], frames: dict[str, deque[bytes]], rate: floa
     return late
 
 
-def _selector(lines: dict[str, Line]) -> selectors.DefaultSelector:
-    selector = selectors.DefaultSelector()
+def _selector(lines: dict[str, Line]) -> selectors.BaseSelector:
+    selector = selectors.SelectSelector()  # epoll's would wait for whole milliseconds
     for account, line in lines.items():
         selector.register(line.socket, selectors.EVENT_READ, account)
     return selector
@@ -127,9 +127,7 @@ async def _serve(folder: str) -> None:
         for account, strategies in accounts().items()
     ]
     server = await serve(port, Directory(principals), "127.0.0.1", 0)
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(50_000, 50, 100)
+    quieten_collector()
     kind = "reference" if engine.__file__.endswith(".py") else "compiled"
     print(server.sockets[0].getsockname()[1], kind, flush=True)
     await asyncio.to_thread(sys.stdin.read)
