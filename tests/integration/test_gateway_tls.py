@@ -10,9 +10,13 @@ from certificates import Authority
 from gateway_process import Desk
 from gateway_served import Served
 
+from serving.gateway.config import ConfigError
+from serving.gateway.gateway_metrics import GatewayCollector
 from serving.wire.frames import Hello
 from serving.wire.identity import client_tls
 from serving.wire.link import connect
+
+SCRAPE = "scrape" * 8
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +28,9 @@ def authority(tmp_path_factory):
 def served(tmp_path_factory, authority):
     certificate, key = authority.issue("gateway", "Shortfall")
     tls = {"certificate": certificate, "key": key, "authority": authority.certificate}
-    served = Served(tmp_path_factory.mktemp("tls"), **tls)
+    token = tmp_path_factory.mktemp("metrics") / "token"
+    token.write_text(SCRAPE)
+    served = Served(tmp_path_factory.mktemp("tls"), metrics_token_file=token, **tls)
     folder = served.files.folder
     people = {
         "people": [
@@ -67,6 +73,30 @@ def test_subject_decides_what_may_be_done(served, authority):
         assert model.post("/v1/arm", json={}).status_code == 403
         place = {"scope": "symbol", "name": "SYN1", "factor_bps": 1, "lasts_s": 5}
         assert model.post("/v1/posture", json=place).status_code == 200
+
+
+def test_metrics_are_for_their_token_and_the_book_is_left_out_where_anybody_could_read_it(served):
+    page = f"http://127.0.0.1:{served.process.metrics.port}/metrics"
+    assert httpx.get(page).status_code == 401
+    text = httpx.get(page, headers={"Authorization": f"Bearer {SCRAPE}"}).text
+    book = {"position_lots", "realised", "unrealised", "limit_used_ratio"}
+    assert all(f"# TYPE shortfall_gateway_{name} " in text for name in book)
+    process = served.process
+    for shows in (True, False):
+        shown = GatewayCollector(served.service, process.seen, process.alerts, shows).collect()
+        names = {metric.name.removeprefix("shortfall_gateway_") for metric in shown}
+        assert names & book == (book if shows else set()) and {"armed", "open_orders", "killed"} <= names
+
+
+def test_process_s_own_certificate_commands_nothing(served):
+    path = served.files.folder / "people.yaml"
+    before = path.read_text()
+    path.write_text(yaml.safe_dump({"people": [{"subject": "CN=Gateway,O=shortfall", "scopes": ["kill"]}]}))
+    try:
+        with pytest.raises(ConfigError, match="the gateway's own, no person"):
+            served.service.reloading.read()
+    finally:
+        path.write_text(before)
 
 
 def test_two_certificates_of_one_subject_are_one_person(served, authority):

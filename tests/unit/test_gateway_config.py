@@ -2,6 +2,7 @@
 
 import pytest
 import yaml
+from certificates import Authority
 from gateway_process import INSTRUMENT
 
 from serving.gateway import clock_offset
@@ -12,10 +13,12 @@ from serving.gateway.config import (
     load_people,
     load_venues,
     parse_book,
+    service_subjects,
     subject_of,
 )
 from serving.gateway.order_server import told_by
 from serving.gateway.paper import write_paper
+from serving.gateway.settings import GatewaySettings
 from serving.wire.identity import hash_token
 
 TOKEN = hash_token("t" * 32)
@@ -63,6 +66,39 @@ def test_whoever_sends_orders_holds_no_scope_at_all(tmp_path, person):
         load_people(people_file(tmp_path, person), load_clients(clients))
 
 
+@pytest.mark.parametrize("scopes", [["read"], ["kill"], ["posture"]])
+@pytest.mark.parametrize("says", [{}, {"runs_model": True}, {"runs_model": False}])
+def test_certificate_of_a_process_holds_no_scope_whatever_the_people_file_says(tmp_path, scopes, says):
+    services = {"commonName=decide": "of a process (services)", "CN=Venue,O=Exchange": "that of venue SYN"}
+    for subject, whose in (
+        ("CN=decide", "of a process"),
+        ("cn=DECIDE", "of a process"),
+        ("O=exchange,CN=venue", "venue"),
+    ):
+        path = people_file(tmp_path, {"subject": subject, "scopes": scopes, **says})
+        with pytest.raises(ConfigError, match=f"is .*{whose}.*no person: it holds no scope"):
+            load_people(path, (), services)
+    assert load_people(people_file(tmp_path, {"subject": "CN=ann", "scopes": scopes}), (), services)
+
+
+def test_certificates_that_the_settings_name_are_no_people_s(files, tmp_path):
+    authority = Authority(tmp_path)
+    certificate, key = authority.issue("gateway", "Shortfall")
+    shown, own = authority.issue("member 7", "Exchange")
+    path = files.folder / "venues.yaml"
+    document = yaml.safe_load(path.read_text())
+    fix, tls = document["venues"]["SYN"]["fix"], {"key": str(own), "authority": str(authority.certificate)}
+    fix |= {"certificate": str(shown), "subject": "commonName=venue,organizationName=Exchange", **tls}
+    path.write_text(yaml.safe_dump(document))
+    settings = GatewaySettings(
+        venues=path, services=["CN=decide"], certificate=certificate, key=key, authority=authority.certificate
+    )
+    found = service_subjects(settings, load_venues(path))
+    for subject in ("CN=decide", "CN=gateway,O=Shortfall", "CN=member 7,O=Exchange", "CN=venue,O=exchange"):
+        with pytest.raises(ConfigError, match="no person"):
+            load_people(people_file(tmp_path, {"subject": subject, "scopes": ["kill"]}), (), found)
+
+
 def test_strategy_is_of_one_account_since_its_heartbeat_is_one(tmp_path):
     clients = [{"account": name, "strategies": ["S1"], "token_sha256": name * 64} for name in "ab"]
     path = tmp_path / "clients.yaml"
@@ -85,6 +121,8 @@ def test_one_person_is_never_two(tmp_path):
     [
         (lambda v: v["SYN"]["fix"].update(host="10.0.0.1"), "not a loopback address"),
         (lambda v: v["SYN"]["fix"].update(port="9880"), "fix.port"),
+        (lambda v: v["SYN"]["fix"].update(subject="commonName=venue"), "there is no TLS"),
+        (lambda v: v["SYN"]["fix"].update(server_name="fix.example.com"), "there is no TLS"),
         (lambda v: v["SYN"]["symbols"]["SYN1"].update(tick_size="0.1x"), "tick size"),
         (lambda v: v["SYN"].update(more=1), "more"),
         (lambda v: v["SYN"]["drop_copy"].update(comp_id="GATEWAY"), "share"),

@@ -69,12 +69,33 @@ def test_configure_sends_everything_one_way_and_replaces_what_was_there():
         logging.captureWarnings(False)
 
 
-def get(port, path):
+def get(port, path, **headers):
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
+        asked = urllib.request.Request(f"http://127.0.0.1:{port}{path}", headers=headers)
+        with urllib.request.urlopen(asked, timeout=5) as answer:
             return answer.status, answer.read().decode()
     except urllib.error.HTTPError as error:
         return error.code, error.read().decode()
+
+
+def test_metrics_with_a_token_are_for_its_holder_and_probes_for_everybody():
+    token = "s" * 40
+    server = MetricsServer(new_registry(), Probes(live=lambda: "", ready=lambda: ""), token=token)
+    server.start()
+    try:
+        for wrong in (
+            {},
+            {"Authorization": "Bearer "},
+            {"Authorization": f"Bearer {token}x"},
+            {"Authorization": token},
+        ):
+            assert get(server.port, "/metrics", **wrong) == (401, "a bearer token is needed\n")
+            assert get(server.port, "/metrics?name[]=up", **wrong)[0] == 401
+        status, text = get(server.port, "/metrics", Authorization=f"Bearer {token}")
+        assert status == 200 and "process_cpu_seconds_total" in text
+        assert get(server.port, "/livez")[0] == get(server.port, "/readyz")[0] == 200
+    finally:
+        server.stop()
 
 
 def test_metrics_and_probes_say_what_the_process_says():

@@ -6,13 +6,19 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from fix_peers import until
+from pydantic import ValidationError
 
+from serving.decide.settings import DecideSettings
+from serving.gateway.settings import GatewaySettings
 from serving.observe import alerts as module
 from serving.observe.alerts import Alerts
+from serving.parents.settings import ParentsSettings
 
 
 class Hook:
     """A webhook that answers as it is told."""
+
+    moved_to = ""
 
     def __init__(self, answers=()):
         hook = self
@@ -26,6 +32,8 @@ class Hook:
                 hook.heard.append(body)
                 hook.tokens.append(self.headers.get("Authorization"))
                 self.send_response(hook.answers.pop(0) if hook.answers else 204)
+                if hook.moved_to:
+                    self.send_header("Location", hook.moved_to)
                 self.end_headers()
 
             def log_message(self, *_):
@@ -62,6 +70,59 @@ def test_alert_is_posted_with_what_people_need(hook):
     assert (body["process"], body["severity"], body["what"], body["scope"]) == ("gateway", "critical", "kill", "all")
     assert body["message"] == "all is killed, token=***" and body["utc_ns"] > 0
     assert hook.tokens == ["Bearer " + "s3cret" * 8]
+
+
+@pytest.mark.parametrize(
+    ("url", "token", "error"),
+    [
+        ("http://alerts.example.com/hook", "t", "plain http beyond loopback"),
+        ("http://10.0.0.7/hook", "t", "plain http beyond loopback"),
+        ("http://localhost/hook", "t", "plain http beyond loopback"),  # a name may be anybody
+        ("http://127.0.0.1@alerts.example.com/hook", "t", "plain http beyond loopback"),
+        ("ftp://alerts.example.com/hook", "", "neither http nor https"),
+        ("https:///hook", "", "neither http nor https"),
+        (None, "t", "nobody to give the token to"),
+    ],
+)
+def test_webhook_that_would_show_the_token_is_refused_at_the_start(url, token, error):
+    with pytest.raises(ValueError, match=error):
+        Alerts("gateway", url, token)
+
+
+@pytest.mark.parametrize(
+    ("url", "token"),
+    [
+        ("https://a.example.com/", "t"),
+        ("http://127.0.0.1:9/", "t"),
+        ("http://[::1]:9/", "t"),
+        ("http://a.example.com/", ""),
+    ],
+)
+def test_webhook_that_shows_no_token_is_taken(url, token):
+    Alerts("gateway", url, token)
+
+
+@pytest.mark.parametrize("kind", [DecideSettings, GatewaySettings, ParentsSettings])
+def test_every_process_refuses_a_token_over_plain_http(kind):
+    more = {} if kind is GatewaySettings else {"allow_anonymous_loopback": True}
+    with pytest.raises(ValidationError, match="plain http beyond loopback"):
+        kind(alert_url="http://alerts.example.com/", alert_token_file="token", **more)
+
+
+def test_token_does_not_follow_where_a_webhook_has_moved(monkeypatch):
+    monkeypatch.setattr(module, "TRIES", 1)
+    other = Hook()
+    hook = Hook(answers=[302, 307])
+    hook.moved_to = other.url
+    alerts = Alerts("gateway", hook.url, token="t" * 32)
+    alerts.start()
+    alerts.raise_("warning", "halted", "one")
+    alerts.raise_("warning", "halted", "two")
+    until(lambda: alerts.failed == 2, "the redirections")
+    alerts.stop()
+    assert len(hook.heard) == 2 and not other.heard
+    hook.close()
+    other.close()
 
 
 def test_webhook_that_fails_is_tried_again(monkeypatch):
