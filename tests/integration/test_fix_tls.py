@@ -14,7 +14,7 @@ from serving.wire.fix_session import FixAcceptor, FixDownError, FixInitiator
 from serving.wire.fix_settings import FixSettings, FixTls
 from serving.wire.identity import hash_token
 
-PEERS = ("GATE", "OMS", "SWITCH", "KNOCK")
+PEERS = ("GATE", "OMS", "SWITCH", "KNOCK", "AGAIN")
 TOKEN = "a password beside the certificate"
 
 
@@ -136,6 +136,15 @@ def test_comp_id_that_changes_behind_the_logon_is_refused_by_quickfix(venue):
         assert end.receive("5") and end.closed()
     until(lambda: not venue.application.is_up("SWITCH"))
     assert "stolen" not in venue.notes.values("11") and not venue.application.is_up("GATE")
+
+
+def test_logon_within_a_session_that_would_reset_its_numbers_is_turned_away(venue):
+    with venue.client("again", "AGAIN") as end:
+        end.send("A", [(98, 0), (108, 30)])
+        end.receive("A")
+        end.send("A", [(98, 0), (108, 30), (141, "Y")], sequence=1)
+        assert end.receive("5") and end.closed()
+    until(lambda: not venue.application.is_up("AGAIN"))
 
 
 @pytest.mark.parametrize("knows_address", [False, True], ids=["any address", "the line's own address"])
