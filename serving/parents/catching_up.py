@@ -166,7 +166,7 @@ class Lines:
             self._out(parent.account, pending)
             return
         request = child.request
-        core.send(
+        core.sender.send(
             parent,
             Cancel(
                 key=f"{parent.ref}/{parent.requests + 1}", strategy=request.strategy, account=request.account,

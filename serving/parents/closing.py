@@ -6,7 +6,7 @@ from serving.contracts.decisions import Allowed, Decision
 from serving.contracts.orders import Request
 from serving.contracts.tca import in_bps, lost2, shortfall, sweep_cost
 from serving.parents.orders import How, Parent, Phase
-from serving.parents.outputs import Bench, ParentRequest, Refusal, Run
+from serving.parents.outputs import Bench, Run
 from serving.parents.records import Ended, Finishing, Restated
 from serving.parents.state import is_too_late
 
@@ -21,19 +21,6 @@ class Closer:
 
     def __init__(self, core: "Core") -> None:
         self._core = core
-
-    def check_time(self, request: ParentRequest) -> None:
-        """Refuse a parent whose time is over, or that its session has no room for. Raises Refusal."""
-        core = self._core
-        start, end = request.start_ns, request.start_ns + request.horizon_ns
-        if end <= core.now_ns:
-            raise Refusal("invalid", f"the horizon ends at {end} ns, the market is at {core.now_ns} ns")
-        window = core.markets[request.symbol].window_of(start)
-        if window is not None and end + core.rules.room_ns > window[1]:
-            raise Refusal(
-                "invalid", f"the horizon needs the market until {end + core.rules.room_ns} ns, its session window "
-                f"closes at {window[1]} ns",
-            )  # fmt: skip
 
     def back_off(self, parent: Parent, request: Request | None, decision: Decision) -> None:
         """Hold a parent back after a denial, longer with each in a row."""
@@ -65,18 +52,18 @@ class Closer:
                 self._end(parent, run, "expired", run.waits_for or "its market never opened")
             return False
         if parent.phase is Phase.CANCELLING:
-            core.withdraw_all(parent)
+            core.sender.withdraw_all(parent)
             if not parent.open_children:  # what was under way may have filled all of it meanwhile
                 self._end(parent, run, "cancelled" if parent.left else "filled", parent.reason if parent.left else "")
             return False
         if parent.left == 0:
-            core.withdraw_all(parent)
+            core.sender.withdraw_all(parent)
             if not parent.open_children:
                 self._end(parent, run, "filled")
             return False
         rest = parent.resting
         if rest is not None and rest.crossing and rest.is_settled:
-            core.withdraw_all(parent)  # it took what there was: no more than that was wanted
+            core.sender.withdraw_all(parent)  # it took what there was: no more than that was wanted
         if parent.phase is Phase.WORKING and core.now_ns < parent.end_ns:
             return True
         if parent.phase is Phase.WORKING:
@@ -129,9 +116,9 @@ class Closer:
         """Take what is left, again while there is room; then cancel what is open, and end with what is left stated."""
         core = self._core
         if core.now_ns < parent.end_ns + core.rules.room_ns:
-            core.decider.take(parent, run, parent.left)
+            core.sender.take(parent, run, parent.left)
             return
-        core.withdraw_all(parent)
+        core.sender.withdraw_all(parent)
         if not parent.open_children:
             why = run.waits_for or "the market had not enough to take"
             if not run.waits_for and parent.denied is not None and parent.denials:

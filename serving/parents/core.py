@@ -5,9 +5,8 @@ whoever drives the core journals the records first, and only then sends and asks
 that all up to a moment has been told, and whatever is due then happens then.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from copy import copy
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,23 +14,21 @@ from numpy.typing import NDArray
 from feature_repo.errors import InputError
 from feature_repo.ticks.instruments import Instrument
 from serving.contracts.decisions import Decision
-from serving.contracts.orders import Cancel, ChildOrder, Filled, Replace, Report, Request
+from serving.contracts.orders import ChildOrder, Filled, Report, Request
 from serving.decide.protocol import DecideError, Policies, PolicyDecision
-from serving.parents.apart import in_the_way
+from serving.parents.accepting import check, is_same
 from serving.parents.catching_up import Lines
 from serving.parents.closing import Closer
 from serving.parents.deciding import Decider
 from serving.parents.market import SymbolMarket
-from serving.parents.orders import Child, Kind, Parent, Phase, Stage
-from serving.parents.outputs import Alert, Ask, CoreRules, Outgoing, Outputs, ParentRequest, Refusal, Run
-from serving.parents.planning import Move, Place, Step, Withdraw, withdraw
+from serving.parents.orders import Child, Parent, Phase, Stage
+from serving.parents.outputs import Alert, Ask, CoreRules, Outputs, ParentRequest, Refusal, Run
 from serving.parents.queue import QueueTracker
-from serving.parents.records import Answered, Cancelling, Changed, Heard, Opened, Record, Sent, Session, Taken
+from serving.parents.records import Answered, Cancelling, Changed, Heard, Opened, Record, Session, Taken
+from serving.parents.sending import Sender
 from serving.parents.state import State
 from serving.wire.feed import Opening, Snapshot, SymbolStatus, Update
 from serving.wire.feed_state import Event, Gap
-
-MAX_NAME = 64
 
 
 class Core:
@@ -62,7 +59,7 @@ class Core:
         self.lines = Lines(self)
         self._asks = 0
         self._asked: dict[int, tuple[int, bool]] = {}  # parent and whether it is a shadow's, by ask
-        self.decider, self.closer = Decider(self), Closer(self)
+        self.sender, self.decider, self.closer = Sender(self), Decider(self), Closer(self)
         self.record(Opened(utc_ns=utc_ns, birth=state.birth or birth))
         for parent in state.working:
             self.run_of(parent)
@@ -118,9 +115,9 @@ class Core:
     def submit(self, request: ParentRequest, utc_ns: int) -> Parent:
         """Take a parent order; the same one again gives what it became. Raises Refusal."""
         known = self.state.find(request.account, request.parent_id)
-        strategy, trader = self._check(request)
+        strategy, trader = check(self, request)
         if known is not None:
-            if self._is_same(known, request, strategy):
+            if is_same(known, request, strategy):
                 return known
             raise Refusal("conflict", f"parent id {request.parent_id} was used before, for another order")
         if len(self.state.working) >= self.rules.max_parents:
@@ -272,63 +269,6 @@ class Core:
         self.out.asks.append(ask)
         return ask
 
-    def carry_out(self, parent: Parent, step: Step, strategy: str) -> None:
-        """Make a request of a planned step and send it."""
-        run = self.run_of(parent)
-        head: dict[str, Any] = {
-            "key": f"{parent.ref}/{parent.requests + 1}", "strategy": strategy, "account": parent.account,
-            "algorithm": self.rules.algorithm, "trader": parent.trader, "sent_ns": self.utc_ns,
-        }  # fmt: skip
-        if isinstance(step, Place):
-            resting = not step.takes
-            order = ChildOrder(
-                **head, venue=parent.venue, symbol=parent.symbol, side="buy" if parent.side > 0 else "sell",
-                type="limit" if step.price_ticks else "market", price_ticks=step.price_ticks or None, lots=step.lots,
-                tif="day" if resting else "ioc", reduce_only=False,
-            )  # fmt: skip
-            self.send(parent, order, resting=resting)
-            run.tried_ns = run.tried_ns if resting else self.now_ns
-            return
-        head["strategy"] = step.child.request.strategy  # whoever's order it is
-        if isinstance(step, Move):
-            change = Replace(**head, order_key=step.child.key, price_ticks=step.price_ticks, lots=step.lots)
-            self.send(parent, change, crossing=step.crossing)
-            if step.crossing:
-                run.tried_ns = self.now_ns
-        else:
-            self.send(parent, Cancel(**head, order_key=step.child.key))
-
-    def send(self, parent: Parent, request: Request, *, resting: bool = True, crossing: bool = False) -> None:
-        """Journal a new request, then send it."""
-        of: Kind = "rest" if resting else "cross"
-        self.record(
-            Sent(
-                utc_ns=self.utc_ns,
-                number=parent.number,
-                market_ns=self.now_ns,
-                request=request,
-                of=of,
-                crossing=crossing,
-            )  # fmt: skip
-        )
-        self.out.sends.append(Outgoing(parent.account, request))
-
-    def make_way(self, parent: Parent, opposite: Sequence[tuple[int, int]]) -> None:
-        """Cancel what other parents have resting where this one, which must complete, takes."""
-        for other, child in in_the_way(self.state, parent, opposite):
-            if not self.lines.blocks(other) and self.now_ns >= self.run_of(other).not_before_ns:
-                self.carry_out(other, Withdraw(child), child.request.strategy)
-
-    def withdraw_all(self, parent: Parent) -> None:
-        """Cancel whatever rests, unless that was asked for."""
-        run = self.run_of(parent)
-        if self.lines.blocks(parent) or self.now_ns < run.not_before_ns:
-            return
-        for child in parent.open_children:
-            if child.kind == "rest" and child.stage is not Stage.UNANSWERED:
-                for step in withdraw(child):
-                    self.carry_out(parent, step, child.request.strategy)
-
     # One parent -------------------------------------------------------------------------------------------------------
 
     def _step(self, parent: Parent) -> None:
@@ -394,36 +334,6 @@ class Core:
                 run.queue.stands(child.stood_ns, child.price_ticks, child.lots - child.filled)
             elif child.filled > filled:
                 run.queue.filled(ts_ns, child.filled - filled)
-
-    def _check(self, request: ParentRequest) -> tuple[str, str]:
-        """Strategy and trader of a parent that may be taken. Raises Refusal."""
-        rules = self.rules.accounts.get(request.account)
-        if rules is None:
-            raise Refusal("unknown", f"account {request.account} is not worked here")
-        for name, value in (("parent_id", request.parent_id), ("strategy", request.strategy or rules.strategy),
-                            ("trader", request.trader or rules.trader)):  # fmt: skip
-            if not 0 < len(value) <= MAX_NAME or not value.isascii() or not value.isprintable():
-                raise Refusal("invalid", f"{name} {value[:80]!r} is not printable ASCII of 1 to {MAX_NAME} characters")
-        if request.strategy not in ("", rules.strategy):
-            raise Refusal("invalid", f"strategy {request.strategy} is not {rules.strategy}, that of this account")
-        if request.symbol not in self.markets:
-            raise Refusal("unknown", f"symbol {request.symbol[:80]!r} is not followed here")
-        if request.side not in (1, -1):
-            raise Refusal("invalid", f"side {request.side!r} is neither 1 (buy) nor -1 (sell)")
-        for name, number, limit in (("lots", request.lots, self.rules.max_lots),
-                                   ("horizon_ns", request.horizon_ns, self.rules.max_horizon_ns)):  # fmt: skip
-            if type(number) is not int or not 1 <= number <= limit:
-                raise Refusal("invalid", f"{name} {number!r} is not an integer from 1 to {limit}")
-        if type(request.start_ns) is not int or not 0 <= request.start_ns < 2**63 - self.rules.max_horizon_ns:
-            raise Refusal("invalid", f"start {request.start_ns!r} is no time in ns")
-        if request.start_ns and self.now_ns and self.state.find(request.account, request.parent_id) is None:
-            self.closer.check_time(request)
-        return rules.strategy, request.trader or rules.trader
-
-    def _is_same(self, known: Parent, request: ParentRequest, strategy: str) -> bool:
-        asked = (request.symbol, request.side, request.lots, request.horizon_ns, request.start_ns, strategy)
-        first = (known.symbol, known.side, known.asked_lots, known.horizon_ns, known.start_ns, known.strategy)
-        return asked == first and request.parent_id == known.first_id
 
 
 def _order_key(request: Request) -> str:

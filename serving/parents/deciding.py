@@ -301,7 +301,7 @@ class Decider:
             )  # fmt: skip
         )
         for step in plan:
-            core.carry_out(parent, step, parent.strategy)
+            core.sender.carry_out(parent, step, parent.strategy)
 
     def _failed(self, parent: Parent, run: Run, question: Question, reason: str, *, passing: bool) -> None:
         """No answer that may be acted on. What rests stays; the fallback takes over where it does not pass."""
@@ -347,45 +347,5 @@ class Decider:
         now_ns = min(core.now_ns, parent.end_ns - 1)
         if slice_at(parent, parent.plan, now_ns) < 0:
             return
-        core.withdraw_all(parent)
-        self.take(parent, run, behind_now(parent, parent.plan, now_ns))
-
-    def take(self, parent: Parent, run: Run, lots: int) -> None:
-        """Take so many lots, less what is being taken, no more often than `again_ns`."""
-        core = self._core
-        if lots <= 0:
-            return
-        if why := core.lines.blocks(parent):
-            run.waits_for = why
-            return
-        if run.market.status != "open" or run.market.last is None:
-            run.waits_for = f"trading in {parent.symbol} is {run.market.status}"
-            return
-        if run.tried_ns >= 0 and core.now_ns - run.tried_ns < core.rules.again_ns:
-            return
-        if core.now_ns < run.not_before_ns:
-            if parent.denied is not None:
-                run.waits_for = f"held back after a denial by {parent.denied.control}"
-            return
-        rest = parent.resting
-        being_taken = sum(
-            child.exposed for child in parent.open_children if child.kind == "cross" or child is _crossing(rest)
-        )
-        target = (0, 0, lots - being_taken)
-        if target[2] <= 0:
-            return
-        strategy = core.rules.accounts[parent.account].fallback_strategy if parent.fallback else parent.strategy
-        opposite = run.market.last.opposite(parent.side)
-        plan, short = keep_apart(
-            core.state, parent, steps(parent, target, opposite, may_move=not parent.fallback), opposite
-        )
-        run.waits_for = MEETS if short and not plan else ""
-        for step in plan:
-            core.carry_out(parent, step, strategy)
-        if short and parent.phase is Phase.FINISHING:
-            core.make_way(parent, opposite)
-
-
-def _crossing(rest: object) -> object:
-    """The resting order itself where it is being replaced to take."""
-    return rest if getattr(rest, "replace_crosses", False) and getattr(rest, "replace", None) is not None else None
+        core.sender.withdraw_all(parent)
+        core.sender.take(parent, run, behind_now(parent, parent.plan, now_ns))

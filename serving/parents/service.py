@@ -21,11 +21,12 @@ import uvicorn
 from feature_repo.errors import InputError
 from serving.contracts.decisions import Decision
 from serving.contracts.orders import Report
-from serving.decide.protocol import DecideError, PolicyClient
+from serving.decide.protocol import PolicyClient
 from serving.observe.alerts import Alerts, Severity
 from serving.observe.metrics import MetricsServer, Probes, Pulse, new_registry
 from serving.parents.access import Access
 from serving.parents.app import make_app
+from serving.parents.asking import Asker
 from serving.parents.core import Core
 from serving.parents.fix_inbound import FixInbound
 from serving.parents.gateway_line import GatewayLine
@@ -82,6 +83,7 @@ class ParentsService:
             self.core, self.flush, settings.speed, settings.paces, settings.told_s, settings.feed_has_no_send_time
         )
         self._policies = policies
+        self._asker: Asker | None = None
         token = "" if settings.alert_token_file is None else settings.alert_token_file.read_text().strip()
         self._alerts = Alerts("parents", settings.alert_url, token)
         self._lines: dict[str, GatewayLine] = {}
@@ -113,14 +115,15 @@ class ParentsService:
         self._alerts.start()
         self.flush()
         try:
-            await self._open_policies()
+            self._asker = Asker(self.core, settings, self._wake, self._policies)
+            await self._asker.first(self._stop.is_set)
             self._open_lines()
             self._open_feed()
             server, serving = self._serve(listener)
             self.ports = {"http": listener.getsockname()[1], "metrics": metrics.port, **self._open_fix()}
             write_ports(settings.folder, **self.ports)
             log.info("parents on %s:%d", settings.host, self.ports["http"], extra={"ports": self.ports})
-            for work in (self._pacer.tick(self._went_round), self._follow_policies()):
+            for work in (self._pacer.tick(self._went_round), self._asker.follow()):
                 self._spawn(work)
             self.ready.set()
             await self._stop.wait()
@@ -132,8 +135,8 @@ class ParentsService:
             await asyncio.gather(*self._tasks, return_exceptions=True)
             if self._fix is not None:
                 await asyncio.to_thread(self._fix.stop)
-            if self._policies is not None:
-                await self._policies.close()
+            if self._asker is not None:
+                await self._asker.close()
             metrics.stop()
             await asyncio.to_thread(self._alerts.stop)
             listener.close()
@@ -317,31 +320,6 @@ class ParentsService:
 
     # Opening ----------------------------------------------------------------------------------------------------------
 
-    async def _open_policies(self) -> None:
-        """Wait for a champion at the start; without one parents begin with the fallback."""
-        settings = self.settings
-        if self._policies is None:
-            from serving.decide.client import DecideClient
-
-            tls = settings.tls_to_others() if settings.decide_url.startswith("https://") else None
-            self._policies = DecideClient(
-                settings.decide_url, settings.decide_bearer(), tls, deadline_s=settings.decide_deadline_s
-            )
-        deadline = time.monotonic() + settings.decide_wait_s
-        while not await self._poll() and time.monotonic() < deadline and not self._stop.is_set():
-            await asyncio.sleep(min(0.1, settings.policies_s))
-
-    async def _poll(self) -> bool:
-        assert self._policies is not None
-        try:
-            found = await self._policies.policies()
-        except DecideError as error:
-            log.debug("no policies: %s", error)
-            return False
-        self.core.on_policies(found)
-        self._wake()
-        return found.champion is not None
-
     def _open_lines(self) -> None:
         settings = self.settings
         for name, account in settings.accounts.items():
@@ -402,34 +380,11 @@ class ParentsService:
         except DiskError as error:
             self._fail(str(error))
 
-    async def _follow_policies(self) -> None:
-        while True:
-            await asyncio.sleep(self.settings.policies_s)
-            await self._poll()
-
     async def _ask(self, ask: Ask) -> None:
-        """Ask a policy, and hand the core its answer or the reason why there is none."""
-        client, began = self._policies, time.perf_counter()
-        assert client is not None
-        answer: Any
-        try:
-            async with asyncio.timeout(self.settings.decide_deadline_s):
-                if ask.features is not None:
-                    answer = await client.forecast(ask.sha256, ask.features)
-                else:
-                    assert ask.observation is not None
-                    answer = await client.decide(ask.sha256, ask.observation, ask.mask)
-        except TimeoutError:
-            answer = DecideError("late", f"no answer within {self.settings.decide_deadline_s:g} s")
-        except DecideError as error:
-            answer = error
-        except Exception as error:  # whatever a client may raise: the fallback is for that
-            answer = DecideError("refused", f"{type(error).__name__}: {error}")
+        assert self._asker is not None
+        began = time.perf_counter()
+        await self._asker.ask(ask)
         self._metrics.decide_s.observe(time.perf_counter() - began)
-        if ask.features is not None:
-            self.core.forecasted(ask.ask_id, answer, time.time_ns())
-        else:
-            self.core.decided(ask.ask_id, answer, time.time_ns())
         self.flush()
 
     def _why_not_ready(self) -> str:

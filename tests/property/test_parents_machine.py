@@ -518,7 +518,8 @@ def test_many_long_runs_stay_within_every_parent(seed):
 
 
 def test_orders_that_meet_our_own_are_seen(monkeypatch):
-    monkeypatch.setattr("serving.parents.deciding.keep_apart", lambda state, parent, plan, opposite: (plan, False))
+    for place in ("deciding", "sending"):
+        monkeypatch.setattr(f"serving.parents.{place}.keep_apart", lambda state, parent, plan, opposite: (plan, False))
     with pytest.raises(AssertionError, match="ChildOrder"):
         for seed in range(4):
             ParentsMachine.drive(seed, 1500)

@@ -103,7 +103,7 @@ def test_buyer_that_must_complete_asks_the_order_in_its_way_to_step_back():
         ems, request("sells", 60, -1, start_ns=START), request("buys", 60, 1, horizon_ns=60 * NS, start_ns=START)
     )
     ems.run(START + 60 * NS - NS // 10, NS // 10)
-    ems.core.carry_out(sells, Place(ems.core.markets["T"].last.best(1)[2], 50), "agent")
+    ems.core.sender.carry_out(sells, Place(ems.core.markets["T"].last.best(1)[2], 50), "agent")
     ems.settle()
     assert not buys.filled and sells.resting is not None
     ems.run(START + 65 * NS, NS // 10)
@@ -123,7 +123,7 @@ def a_book(sells_at=None, market=False):
     sells, buys = submit(ems, request("sells", 200, -1, start_ns=START), request("buys", 100, 1, start_ns=START))
     ems.run(START + NS)
     if sells_at or market:
-        ems.core.carry_out(sells, Place(sells_at or 0, 10, market), "agent")
+        ems.core.sender.carry_out(sells, Place(sells_at or 0, 10, market), "agent")
     return ems.core.state, sells, buys
 
 

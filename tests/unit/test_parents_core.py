@@ -418,7 +418,7 @@ def test_rejection_that_is_repeated_with_a_line_answers_no_later_replace():
     world.gateway.venue = None  # the test is the venue
     rejected = ReplaceRejected(order_id=child.order_id, ts_ns=core.now_ns, reason="no")
     for price in (child.price_ticks - 1, child.price_ticks - 2):
-        core.carry_out(parent, Move(child, price, child.lots, False), parent.strategy)
+        core.sender.carry_out(parent, Move(child, price, child.lots, False), parent.strategy)
         world.settle()
         assert child.replace.price_ticks == price
         if price == child.price_ticks - 1:
@@ -459,7 +459,7 @@ def test_cancel_of_an_order_that_was_not_answered_follows_it_on_the_new_line():
     world.run(START + 30 * NS)
     child = parent.resting
     assert child.stage is Stage.UNANSWERED
-    world.core.carry_out(parent, Withdraw(child), parent.strategy)
+    world.core.sender.carry_out(parent, Withdraw(child), parent.strategy)
     world.settle()
     world.core.answered, world.gateway.take = answered, take
     drop_line(world)
