@@ -21,7 +21,7 @@ class Asker:
     def __init__(
         self, core: Core, settings: ParentsSettings, changed: Callable[[], None], client: PolicyClient | None
     ) -> None:
-        """Ask `client`; where it is None the decide service of the settings. Raises OSError without its token's file."""
+        """Ask `client`, or the decide service of the settings. Raises OSError where its token's file cannot be read."""
         self._core, self._settings, self._changed = core, settings, changed
         tls = settings.tls_to_others() if settings.decide_url.startswith("https://") else None
         self._client = client or DecideClient(

@@ -104,6 +104,25 @@ def test_parent_is_worked_to_its_end_through_gateway_and_venue(trading, tmp_path
     assert json.loads((tmp_path / "parents" / "ports.json").read_text()).keys() == {"http", "metrics"}
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("fails", [None, "unknown"])
+def test_parents_of_both_sides_work_at_once_and_the_real_gateway_denies_nothing(trading, tmp_path, fails):
+    async def run():
+        policies = Resting(interval_s=5, prefer=(3, 1, 0) if fails is None else (1, 0))
+        policies.fails = fails
+        async with served(settings_for(tmp_path, trading), policies) as (service, http):
+            for number in range(6):
+                wanted = parent(f"p{number}", lots=30) | {"side": ("buy", "sell")[number % 2]}
+                async with http.post("/v1/parents", json=wanted) as answer:
+                    assert answer.status == 202
+            await until(lambda: all(item.is_ended for item in service.state.parents.values()))
+            denied = [item.denied for item in service.state.parents.values() if item.denied is not None]
+            return [(item.how, item.side) for item in service.state.parents.values()], denied
+
+    ended, denied = asyncio.run(run())
+    assert ended == [("filled", 1), ("filled", -1)] * 3 and not denied
+
+
 def test_policy_that_is_gone_leaves_the_fallback_to_finish_under_its_own_strategy(trading, tmp_path):
     async def run():
         policies = Resting(interval_s=10)
