@@ -82,6 +82,7 @@ class FixInbound:
                 settings.fix_comp_id, tuple(self._peers), settings.folder / "fix", port, settings.fix_host,
                 tls=settings.fix_tls(),
             ),
+            lambda reason: desk.later(desk.alert, "intruder", reason),
         )  # fmt: skip
         self._cancels: dict[int, tuple[str, str]] = {}  # own and original ClOrdID of a cancel, by parent
         self._greeted: set[str] = set()

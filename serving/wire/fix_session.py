@@ -48,8 +48,15 @@ class FixAcceptor:
     reached from this machine alone.
     """
 
-    def __init__(self, application: quickfix.Application, settings: FixSettings | quickfix.SessionSettings) -> None:
-        """Raises ValueError where TLS lacks the subject of a peer's certificate, OSError where its files do not fit."""
+    def __init__(
+        self, application: quickfix.Application, settings: FixSettings | quickfix.SessionSettings,
+        on_refused: Callable[[str], None] | None = None,
+    ) -> None:  # fmt: skip
+        """`on_refused` as of `TlsAcceptorLine`.
+
+        Raises ValueError where TLS lacks the subject of a peer's certificate, OSError where its files do not fit.
+        """
+        self._on_refused = on_refused
         self.settings = settings
         self.line: TlsAcceptorLine | None = None
         self._kept: socket.socket | None = None  # the inner port, until QuickFIX listens there
@@ -110,7 +117,9 @@ class FixAcceptor:
         self._kept.bind((LOOPBACK, 0))
         inner = self._kept.getsockname()
         context = tls.context(server=True)
-        self.line = TlsAcceptorLine(settings.comp_id, subjects, context, inner, vouched.vouch, source=source)
+        self.line = TlsAcceptorLine(
+            settings.comp_id, subjects, context, inner, vouched.vouch, source=source, on_refused=self._on_refused
+        )
         only = ("AllowedRemoteAddresses", source)
         return vouched, replace(settings, host=LOOPBACK, port=inner[1], tls=None, more=(*settings.more, only))
 

@@ -42,7 +42,8 @@ class Bounds:
 class _Line:
     """A listener and its connections, each in a thread of its own."""
 
-    def __init__(self, name: str, bounds: Bounds) -> None:
+    def __init__(self, name: str, bounds: Bounds, on_refused: Callable[[str], None] | None = None) -> None:
+        self._on_refused = on_refused
         self.refusals = 0
         self.last_refusal = ""
         self._name, self._bounds = name, bounds
@@ -111,8 +112,8 @@ class _Line:
         pipe = None
         try:
             pipe = self._open(sock, time.monotonic() + self._bounds.logon_s)
-        except (OSError, IdentityError, LogonError, ValueError) as error:
-            self._refuse(address, str(error) or type(error).__name__)
+        except (OSError, LogonError, ValueError) as error:
+            self._refuse(address, str(error) or type(error).__name__, is_known=isinstance(error, IdentityError))
         except Exception as error:
             log.exception("%s: a connection failed", self._name)
             self._refuse(address, type(error).__name__)
@@ -140,7 +141,8 @@ class _Line:
             with self._lock:
                 self._pipes.discard(pipe)
 
-    def _refuse(self, address: str, reason: str) -> None:
+    def _refuse(self, address: str, reason: str, is_known: bool = False) -> None:
+        """Count it, and say why; `is_known`: it showed a certificate of the authority."""
         now = time.monotonic()
         with self._lock:
             self.refusals, self.last_refusal = self.refusals + 1, reason
@@ -150,6 +152,8 @@ class _Line:
                 self._told.append(now)
         if is_told:
             log.warning("%s: a connection of %s is refused (%d so far): %s", self._name, address, self.refusals, reason)
+            if is_known and self._on_refused is not None:
+                self._on_refused(f"{self._name}: {address} is refused: {reason}")
 
 
 class TlsAcceptorLine(_Line):
@@ -162,10 +166,12 @@ class TlsAcceptorLine(_Line):
     def __init__(
         self, comp_id: str, subjects: Mapping[str, str], context: ssl.SSLContext, inner: tuple[str, int],
         vouch: Callable[[str], str], *, source: str = LOOPBACK, bounds: Bounds | None = None,
+        on_refused: Callable[[str], None] | None = None,
     ) -> None:  # fmt: skip
         """`subjects` by CompID, as `identity.subject_of` writes them. `vouch(comp_id)` gives the secret that the
-        acceptor's application will find in the Logon; `source` is the loopback address that the line comes from."""
-        super().__init__(f"FIX {comp_id}", bounds or Bounds())
+        acceptor's application will find in the Logon; `source` is the loopback address that the line comes from.
+        `on_refused(reason)` hears of certificates of the authority that asked for what is not theirs, in any thread."""
+        super().__init__(f"FIX {comp_id}", bounds or Bounds(), on_refused)
         self._comp_id, self._subjects, self._context = comp_id, dict(subjects), context
         self._inner, self._vouch, self._source = inner, vouch, source
 
@@ -234,7 +240,15 @@ class TlsInitiatorLine(_Line):
         except BaseException:
             remote.close()
             raise
+        self.last_refusal = ""
         return Pipe(end, sock)
+
+    def _refuse(self, address: str, reason: str, is_known: bool = False) -> None:
+        """Count it, and say why once, not at every try."""
+        with self._lock:
+            is_new, self.last_refusal, self.refusals = reason != self.last_refusal, reason, self.refusals + 1
+        if is_new:
+            log.warning("%s: no line: %s", self._name, reason)
 
 
 def is_own(sock: socket.socket) -> bool:

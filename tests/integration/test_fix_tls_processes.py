@@ -106,8 +106,13 @@ def test_oms_sends_parents_over_tls_by_its_certificate_and_nobody_else_does(tmp_
 
     async def run():
         async with served(configured) as service:
+            service.alert, told = lambda what, message: told.append(f"{what} {message}"), []
             await asyncio.to_thread(ask, service)
-            assert service.access is not None and service._fix._acceptor.line.refusals == 3
+            reason = f"{SUBJECT} logs on as 'OMS', which is {SUBJECT % 'oms'}"
+            assert [alert for alert in told if alert.startswith("intruder")] == [
+                f"intruder FIX PARENTS: 127.0.0.1 is refused: {reason % name}"
+                for name in ("decide", "parents", "gateway")
+            ]
 
     asyncio.run(run())
 
