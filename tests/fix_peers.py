@@ -72,8 +72,8 @@ class Notes:
 class Pair:
     """An acceptor VENUE and an initiator GATE on loopback, with stores that outlive a restart."""
 
-    def __init__(self, folder: Path, port: int | None = None) -> None:
-        self.folder, self.port = folder, port or free_port()
+    def __init__(self, folder: Path, port: int | None = None, **more) -> None:
+        self.folder, self.port, self.more = folder, port or free_port(), {"heartbeat_s": 1, **more}
         self.venue, self.gate = Notes(), Notes()
         self.acceptor = self.initiator = None
 
@@ -81,13 +81,13 @@ class Pair:
         self.venue = notes or self.venue
         self.application = GuardedApplication(self.venue)
         self.acceptor = FixAcceptor(
-            self.application, FixSettings("VENUE", ("GATE",), self.folder / "venue", self.port, heartbeat_s=1)
+            self.application, FixSettings("VENUE", ("GATE",), self.folder / "venue", self.port, **self.more)
         )
         self.acceptor.start()
 
     def start_gate(self):
         self.initiator = FixInitiator(
-            self.gate, FixSettings("GATE", ("VENUE",), self.folder / "gate", self.port, heartbeat_s=1)
+            self.gate, FixSettings("GATE", ("VENUE",), self.folder / "gate", self.port, **self.more)
         )
         self.gate.app = self.initiator.app
         self.initiator.start()
@@ -110,15 +110,15 @@ class Pair:
 class RawEnd:
     """A FIX end by simplefix, of which every byte is in the test's hands: sequence numbers, PossDup, silence."""
 
-    def __init__(self, connection: socket.socket, me: str, other: str) -> None:
-        self.connection, self.me, self.other = connection, me, other
+    def __init__(self, connection: socket.socket, me: str, other: str, version: str = "FIX.4.4") -> None:
+        self.connection, self.me, self.other, self.version = connection, me, other, version
         self.sequence = 1
         self._parser = simplefix.FixParser()
         connection.settimeout(DEADLINE_S)
 
     def send(self, kind: str, fields=(), *, sequence: int | None = None, dup: bool = False) -> None:
         message = simplefix.FixMessage()
-        message.append_pair(8, "FIX.4.4", header=True)
+        message.append_pair(8, self.version, header=True)
         message.append_pair(35, kind, header=True)
         message.append_pair(49, self.me, header=True)
         message.append_pair(56, self.other, header=True)

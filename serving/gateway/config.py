@@ -14,7 +14,7 @@ from serving.gateway.events import Holding, Instrument, Locate
 from serving.gateway.limits import LimitsError, load_yaml
 from serving.gateway.people import person
 from serving.wire.fix_numbers import FixNumberError, Scale
-from serving.wire.fix_settings import FixTls
+from serving.wire.fix_settings import FixTls, session_day
 from serving.wire.identity import TOKEN_LEAST, Directory, Principal, is_loopback
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ class FixConfig(_Strict):
     comp_id: Name = "GATEWAY"
     peer: Name = "VENUE"
     heartbeat_s: int = Field(5, ge=1, le=60)
+    day_start: str | None = None  # UTC, HH:MM:SS, as agreed with the venue: numbers begin at 1 with an empty store
     token_file: str | None = None  # holds the logon's Password; on loopback, or over TLS beside the certificate
     certificate: str | None = None
     key: str | None = None
@@ -61,6 +62,8 @@ class FixConfig(_Strict):
             raise ValueError(f"host {self.host} is not a loopback address: certificate, key and authority are needed")
         if not all(given) and (self.server_name or self.subject):
             raise ValueError("server_name and subject are of a certificate, and there is no TLS")
+        if self.day_start is not None:
+            session_day(self.day_start)
         return self
 
     def tls(self, folder: Path) -> FixTls | None:

@@ -208,6 +208,7 @@ def initiator(
         config.comp_id, (config.peer,), store, config.port, config.host, config.heartbeat_s,
         dictionary=None if config.dictionary is None else base / config.dictionary,
         log=store.with_name(store.name + "_log") if log_fix else None, tls=config.tls(base),
+        day_start=config.day_start,
     )  # fmt: skip
     token = "" if config.token_file is None else read_token(base / config.token_file)
     return FixInitiator(handler, settings, token, on_reject)

@@ -80,7 +80,7 @@ class FixInbound:
             self._application,
             FixSettings(
                 settings.fix_comp_id, tuple(self._peers), settings.folder / "fix", port, settings.fix_host,
-                tls=settings.fix_tls(),
+                tls=settings.fix_tls(), day_start=settings.fix_day_start,
             ),
             lambda reason: desk.later(desk.alert, "intruder", reason),
         )  # fmt: skip

@@ -11,7 +11,7 @@ from feature_repo.errors import InputError
 from feature_repo.ticks.instruments import Instrument, load_instruments
 from serving.observe.alerts import check_webhook
 from serving.parents.outputs import AccountRules, CoreRules
-from serving.wire.fix_settings import FixTls
+from serving.wire.fix_settings import FixTls, session_day
 from serving.wire.identity import TOKEN_LEAST, client_tls, is_loopback, server_tls
 
 NS = 1_000_000_000
@@ -91,6 +91,9 @@ class ParentsSettings(BaseSettings):
     fix_host: str = Field("127.0.0.1", description="Address of FIX; beyond loopback TLS is needed")
     fix_port: int = Field(9851, ge=0, le=65535, description="Port of FIX; 0 takes any")
     fix_comp_id: str = Field("PARENTS", description="Own CompID")
+    fix_day_start: str | None = Field(
+        None, description="UTC time of day, HH:MM:SS, at which sessions begin anew at number 1; never where absent"
+    )
     fix_peers: dict[str, FixPeer] = Field({}, description="FIX clients by CompID (JSON); none: no FIX")
     fix_strategies: list[str] = Field(["1001"], description="TargetStrategy(847) values that mean this EMS")
     metrics_host: str = Field("127.0.0.1", description="Address of metrics and probes")
@@ -120,6 +123,8 @@ class ParentsSettings(BaseSettings):
         for name in ("host", "fix_host"):
             if not all(given) and not is_loopback(getattr(self, name)):
                 raise ValueError(f"{name} {getattr(self, name)} is not a loopback address: TLS is needed")
+        if self.fix_day_start is not None:
+            session_day(self.fix_day_start)
         if len(set(self.symbols)) != len(self.symbols):
             raise ValueError(f"symbols {', '.join(self.symbols)} repeat")
         asked = {**{n: c.account for n, c in self.clients.items()}, **{n: c.account for n, c in self.fix_peers.items()}}

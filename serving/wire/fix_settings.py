@@ -1,9 +1,10 @@
 """QuickFIX's settings built in code: sessions and stores. TLS is not among them: `tls_line` does it.
 
-Sequence policy: numbers are kept in the store across restarts and never reset by the session itself (`NonStopSession`,
-no reset on logon, logout or disconnect), so that what was missed while a line was down is asked for again at logon.
-Who resets them agrees with the other side first, with nothing working, and removes the store on both sides; a lower
-number than expected ends the logon.
+Sequence policy: numbers are kept in the store across restarts and not reset at logon, logout or disconnect, so that
+what was missed while a line was down is asked for again at logon. With `day_start`, on which both ends must agree, each
+session ends at that time of day and begins again at 1 with an empty store, also where it was down then: so stores do
+not grow, and nothing of another day is ever sent again. Without it numbers go on for ever (`NonStopSession`), and who
+resets them removes the store on both sides, with nothing working. A lower number than expected ends the logon.
 
 Without `dictionary` messages are not validated against FIX44.xml (the wheel does not carry it): serving.wire checks
 every field that it reads itself. Repeating groups are then not understood, and none is used here.
@@ -12,6 +13,7 @@ every field that it reads itself. Repeating groups are then not understood, and 
 import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import quickfix
@@ -65,6 +67,8 @@ class FixSettings:
     log: Path | None = None  # folder of message logs; none without
     tls: FixTls | None = None
     latency_max_s: int = 120  # SendingTime may be this far from the clock
+    day_start: str | None = None  # UTC, HH:MM:SS, as the other end has it; without, numbers go on from day to day
+    begin_string: str = BEGIN_STRING
     more: tuple[tuple[str, str], ...] = ()  # QuickFIX's own settings, in place of what is chosen here
 
     def __post_init__(self) -> None:
@@ -76,13 +80,24 @@ class FixSettings:
             raise ValueError(f"heartbeat_s {self.heartbeat_s} is not from 1 to 60")
         if not self.peers or len({self.comp_id, *self.peers}) != len(self.peers) + 1:
             raise ValueError(f"CompIDs {self.comp_id} and {', '.join(self.peers) or 'none'} must be different ones")
+        if self.day_start is not None:
+            session_day(self.day_start)
         if self.tls is not None and (strange := {name for name, _ in self.tls.subjects} - set(self.peers)):
             raise ValueError(f"a certificate's subject is given for {', '.join(sorted(strange))}, which is no peer")
 
 
+def session_day(start: str) -> dict[str, str]:
+    """QuickFIX's settings of a session that lasts a day but for one second. Raises ValueError for no HH:MM:SS."""
+    try:
+        first = datetime.strptime(f"2000-01-02 {start}", "%Y-%m-%d %H:%M:%S")  # noqa: DTZ007 - a time of day
+    except ValueError as error:
+        raise ValueError(f"day_start {start!r} is no time of day as HH:MM:SS") from error
+    return {"StartTime": f"{first:%H:%M:%S}", "EndTime": f"{first - timedelta(seconds=1):%H:%M:%S}"}
+
+
 def session_ids(settings: FixSettings) -> list[quickfix.SessionID]:
     """The sessions of an end, in the order of its peers."""
-    return [quickfix.SessionID(BEGIN_STRING, settings.comp_id, peer) for peer in settings.peers]
+    return [quickfix.SessionID(settings.begin_string, settings.comp_id, peer) for peer in settings.peers]
 
 
 def acceptor_settings(settings: FixSettings) -> quickfix.SessionSettings:
@@ -106,9 +121,6 @@ def _build(settings: FixSettings, own: dict[str, str]) -> quickfix.SessionSettin
     settings.store.mkdir(parents=True, exist_ok=True)
     values = {
         "FileStorePath": str(settings.store),
-        "StartTime": "00:00:00",
-        "EndTime": "00:00:00",
-        "NonStopSession": "Y",
         "PersistMessages": "Y",
         "TimestampPrecision": "9",
         "MaxLatency": str(settings.latency_max_s),
@@ -116,6 +128,8 @@ def _build(settings: FixSettings, own: dict[str, str]) -> quickfix.SessionSettin
         "SocketNodelay": "Y",
         **own,
     }
+    always = {"StartTime": "00:00:00", "EndTime": "00:00:00", "NonStopSession": "Y"}
+    values |= always if settings.day_start is None else session_day(settings.day_start)
     if settings.dictionary is not None:
         values["DataDictionary"] = str(settings.dictionary)
         values["ValidateUserDefinedFields"] = "N"  # the strategy and the algorithm travel in such

@@ -2,6 +2,7 @@
 
 import socket
 import time
+from datetime import UTC, datetime, timedelta
 
 import pytest
 import quickfix
@@ -9,14 +10,17 @@ from certificates import Authority
 from fix_peers import Notes, Pair, RawEnd, free_port, until
 
 from serving.contracts.orders import Busted, Cancelled, ChildOrder, Filled
+from serving.gateway.config import FixConfig
 from serving.wire.fix_application import GuardedApplication
 from serving.wire.fix_fields import Fields, Tag, build
+from serving.wire.fix_listen import _listeners
 from serving.wire.fix_numbers import Scale, utc_ns
 from serving.wire.fix_orders import encode_cancel, encode_new
 from serving.wire.fix_reports import decode_answer
 from serving.wire.fix_session import FixAcceptor, FixDownError, FixInitiator, SessionProbe
-from serving.wire.fix_settings import FixSettings, FixTls
+from serving.wire.fix_settings import FixSettings, FixTls, session_day
 from serving.wire.identity import hash_token
+from training.market.venue.settings import VenueSettings
 
 SCALE = Scale.of("0.01")
 
@@ -149,7 +153,62 @@ def test_probe_sees_a_peer_that_no_longer_processes(tmp_path):
         probe.stop()
 
 
-# A foreign engine at the other end -----------------------------------------------------------------------------------
+# Days ---------------------------------------------------------------------------------------------------------------
+
+
+def numbers(pair):
+    session = quickfix.Session.lookupSession(pair.initiator._session)
+    return session.getExpectedSenderNum(), session.getExpectedTargetNum()
+
+
+def test_session_of_another_day_begins_at_1_and_nothing_of_it_comes_again(tmp_path):
+    with Pair(tmp_path, day_start="00:00:00") as pair:
+        pair.initiator.send(order(1))
+        assert pair.initiator.barrier(10)
+        pair.initiator.stop()
+        pair.initiator = None
+        until(lambda: not pair.application.is_up("GATE"), "logout")
+        assert pair.acceptor.send("GATE", report("x1"))  # nobody is there to hear it
+    for path in tmp_path.glob("*/*.session"):
+        path.write_text("20200102-10:00:00")  # since when a store counts
+    before = sum(path.stat().st_size for path in tmp_path.glob("*/*.body"))
+    with Pair(tmp_path, day_start="00:00:00") as pair:
+        assert pair.initiator.barrier(10)
+        assert numbers(pair)[0] <= 4 and numbers(pair)[1] <= 4  # a logon, a test request, a heartbeat
+        pair.initiator.send(order(2))
+        pair.acceptor.send("GATE", report("x2"))
+        assert pair.initiator.barrier(10)
+        assert pair.venue.values("11") == ["2"] and pair.gate.values("17") == ["x2"]
+        assert not pair.gate.vetoes and not pair.gate.failures and not pair.venue.failures
+    assert sum(path.stat().st_size for path in tmp_path.glob("*/*.body")) < 2 * before
+
+
+def test_session_of_the_same_day_goes_on_where_it_was(tmp_path):
+    with Pair(tmp_path, day_start="00:00:00") as pair:
+        pair.initiator.send(order(1))
+        assert pair.initiator.barrier(10)
+        old = numbers(pair)
+    with Pair(tmp_path, day_start="00:00:00") as pair:
+        assert numbers(pair) > old
+
+
+@pytest.mark.slow
+def test_session_that_is_up_when_its_day_ends_is_up_again_at_once_from_1(tmp_path):
+    start = datetime.now(UTC) + timedelta(seconds=4)
+    with Pair(tmp_path, day_start=f"{start:%H:%M:%S}") as pair:
+        for number in range(1, 6):
+            pair.initiator.send(order(number))
+        assert pair.initiator.barrier(10)
+        until(lambda: not pair.initiator.is_up, "the end of the day")
+        pair.up()
+        assert numbers(pair) == (2, 2)
+        pair.initiator.send(order(6))
+        assert pair.initiator.barrier(10)
+        assert pair.venue.values("11") == [str(number) for number in range(1, 7)]
+    assert pair.gate.events == ["on", "out", "on", "out"]
+
+
+# A foreign codec at the other end -----------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -373,6 +432,37 @@ def test_acceptor_takes_any_application_and_any_of_quickfix_s_settings(tmp_path)
     acceptor.stop()
 
 
+def test_acceptor_without_tls_is_reached_from_this_machine_alone(tmp_path):
+    """QuickFIX binds every address: the kernel keeps other machines away, the session whoever uses another address."""
+    port = free_port()
+    acceptor = FixAcceptor(GuardedApplication(Notes()), FixSettings("VENUE", ("GATE",), tmp_path, port))
+    acceptor.start()
+    listeners = _listeners(port)
+    assert listeners
+    for listener in listeners:
+        with listener:
+            assert listener.getsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, 16) == b"lo\0"
+    with socket.socket() as connection:
+        connection.bind(("127.0.0.2", 0))
+        connection.connect(("127.0.0.1", port))
+        end = RawEnd(connection, "GATE", "VENUE")
+        end.send("A", [(98, 0), (108, 5)])
+        assert end.closed()
+    acceptor.stop()
+
+
+def test_acceptor_speaks_another_version_where_it_is_asked_to(tmp_path):
+    port = free_port()
+    chosen = FixSettings("ISLD", ("TW42",), tmp_path, port, begin_string="FIX.4.2")
+    acceptor = FixAcceptor(Echo(), chosen)
+    acceptor.start()
+    with socket.create_connection(("127.0.0.1", port)) as connection:
+        end = RawEnd(connection, "TW42", "ISLD", "FIX.4.2")
+        end.send("A", [(98, 0), (108, 5)])
+        assert end.receive("A")["8"] == "FIX.4.2"
+    acceptor.stop()
+
+
 def test_stranger_is_not_let_in(tmp_path):
     notes, port = Notes(), free_port()
     acceptor = FixAcceptor(GuardedApplication(notes), FixSettings("VENUE", ("GATE",), tmp_path, port))
@@ -437,6 +527,8 @@ def test_settings_that_cannot_be_are_refused(tmp_path):
         ({"host": "0.0.0.0"}, "not a loopback"),
         ({"port": 0}, "port 0"),
         ({"heartbeat_s": 0}, "heartbeat_s 0"),
+        ({"day_start": "24:00:00"}, "day_start '24:00:00'"),
+        ({"day_start": "7"}, "day_start '7'"),
         ({"peers": ()}, "must be different"),
         ({"peers": ("GATE",)}, "must be different"),
     ):
@@ -447,3 +539,12 @@ def test_settings_that_cannot_be_are_refused(tmp_path):
         acceptor = FixAcceptor(GuardedApplication(Notes()), FixSettings("VENUE", ("GATE",), tmp_path, taken))
         with pytest.raises(OSError, match=f"cannot listen on 127.0.0.1:{taken}"):
             acceptor.start()
+
+
+def test_time_at_which_days_begin_is_checked_in_every_process_s_settings(tmp_path):
+    with pytest.raises(ValueError, match="day_start '25:00:00' is no time of day"):
+        FixConfig(day_start="25:00:00")
+    with pytest.raises(ValueError, match="day_start 'noon' is no time of day"):
+        VenueSettings(folder=tmp_path, day_start="noon")
+    assert session_day("21:30:00") == {"StartTime": "21:30:00", "EndTime": "21:29:59"}
+    assert session_day("00:00:00")["EndTime"] == "23:59:59"

@@ -57,7 +57,7 @@ class VenueService:
             FixSettings(
                 settings.comp_id, (*settings.peers, *self._drop), folder / "fix", settings.fix_port, settings.host,
                 dictionary=settings.dictionary, log=folder / "fix_log" if settings.log_fix else None,
-                tls=settings.fix_tls(),
+                tls=settings.fix_tls(), day_start=settings.day_start,
             ),
         )  # fmt: skip
         session = uuid.uuid4().hex

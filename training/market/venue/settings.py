@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from feature_repo.errors import InputError
-from serving.wire.fix_settings import FixTls
+from serving.wire.fix_settings import FixTls, session_day
 from serving.wire.identity import is_loopback, server_tls
 from training.market.venue.world import World
 
@@ -57,6 +57,9 @@ class VenueSettings(BaseSettings):
         {}, description="TLS: subject of the certificate of each peer and of drop_copy, e.g. commonName=gateway (JSON)"
     )
     dictionary: Path | None = Field(None, description="FIX44.xml, to validate with")
+    day_start: str | None = Field(
+        None, description="FIX: UTC time of day, HH:MM:SS, at which sessions begin anew at number 1; never where absent"
+    )
     log_fix: bool = Field(False, description="Keep every FIX message in the folder too")
     certificate: Path | None = Field(None, description="TLS certificate, with `key` and `authority`")
     key: Path | None = Field(None, description="TLS key")
@@ -73,6 +76,8 @@ class VenueSettings(BaseSettings):
         if set(self.subjects) != (sessions if all(given) else set()):
             wanted = f"of {', '.join(sorted(sessions))}" if all(given) else "none without TLS"
             raise ValueError(f"subjects of {', '.join(sorted(self.subjects)) or 'nobody'}, wanted {wanted}")
+        if self.day_start is not None:
+            session_day(self.day_start)
         if self.fix_port == self.feed_port:
             raise ValueError(f"fix_port and feed_port are both {self.fix_port}")
         if (self.world in ("replay", "depth")) != (self.data is not None):
