@@ -41,6 +41,8 @@ WAITING = 4
 """Threads that wait at the socket: one that took a connection is replaced where fewer are left."""
 RETRY_S = 0.1
 REASON_MAX = 500
+LOG_S = 0.02
+"""A kill is logged once it is in the state, or after this."""
 BLOCK_S = 2.0
 """Wait this long for the deciding thread; without it the scope is blocked all the same, and not persisted yet."""
 
@@ -83,7 +85,9 @@ class Killer:
         asked = _Asked(scope, name, by, reason)
         self.waiting.append(asked)
         woken = service.deciding.call(self._wake)
-        log.critical("KILL %s by %s: %s", f"{scope} {name}".strip(), by, reason)  # behind the hand-over: it writes
+        with suppress(FutureTimeout):  # to log takes the interpreter, which the deciding thread needs now
+            asked.latched.result(LOG_S)
+        log.critical("KILL %s by %s: %s", f"{scope} {name}".strip(), by, reason)
         try:
             if woken.done():
                 woken.result()  # raises where there is no deciding thread any more
