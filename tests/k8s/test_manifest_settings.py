@@ -147,6 +147,7 @@ def test_files_that_settings_name_lie_on_a_mount(documents):
 
 def test_gateway_takes_its_files(documents, tmp_path):
     data = settings_of(documents, "shortfall-serving", config_of(documents, "gateway"))
+    data |= settings_of(documents, "shortfall-serving", "gateway-access")  # by this name: it is read again in the pod
     for name, text in data.items():
         (tmp_path / name).write_text(text)
     venues = load_venues(tmp_path / "venues.yaml")
@@ -220,9 +221,8 @@ def test_metrics_of_the_book_are_for_prometheus_and_its_token_alone(documents):
 def test_order_line_is_one_that_the_gateway_knows(documents, tmp_path):
     pod = next(pod for pod in pods(documents) if pod.component == "parents")
     accounts = json.loads(plain(documents, pod, pod.containers[0])["SHORTFALL_PARENTS_ACCOUNTS"])
-    (tmp_path / "clients.yaml").write_text(
-        settings_of(documents, "shortfall-serving", config_of(documents, "gateway"))["clients.yaml"]
-    )
+    clients = settings_of(documents, "shortfall-serving", "gateway-access")["clients.yaml"]
+    (tmp_path / "clients.yaml").write_text(clients)
     for client in load_clients(tmp_path / "clients.yaml"):
         account = accounts[client.account]
         assert client.strategies == {account["strategy"], account["fallback_strategy"]}
