@@ -1,5 +1,6 @@
 """The first message of a FIX connection, read strictly and within bounds before anybody acts on it."""
 
+import re
 from collections import Counter
 from collections.abc import Callable
 
@@ -8,7 +9,9 @@ LOGON_MAX = 4096
 LINE_TAG = 5703
 """User-defined: the secret by which an acceptor knows that a Logon came through its TLS line."""
 _START = b"8=FIX.4.4\x019="
-_ONCE = (b"8", b"9", b"35", b"49", b"56", b"34", b"10")
+_ONCE = (b"8", b"9", b"35", b"49", b"56", b"34", b"108", b"10")
+_TAG = re.compile(rb"[1-9][0-9]{0,8}")
+_SECONDS = re.compile(rb"[0-9]{1,4}")
 
 
 class LogonError(ValueError):
@@ -32,9 +35,14 @@ def read_logon(receive: Callable[[], bytes]) -> tuple[bytes, bytes]:
 def comp_ids(logon: bytes) -> tuple[str, str]:
     """SenderCompID and TargetCompID. Raises LogonError.
 
-    A tag that QuickFIX might find in another place than this does is refused: whoever stands twice is nobody.
+    A tag that QuickFIX might find in another place than this does is refused: whoever stands twice is nobody. So is
+    what it would end the whole process at (quickfix-tls 1.16.0.1rc1): a tag or a HeartBtInt of a first message that is
+    no number.
     """
     fields = [part.partition(b"=")[::2] for part in logon.split(b"\x01")[:-1]]
+    for tag, _ in fields:
+        if not _TAG.fullmatch(tag):
+            raise LogonError(f"{tag[:16]!r} is no tag")  # 049, too: QuickFIX reads 49
     found = Counter(tag for tag, _ in fields)
     for tag in _ONCE:
         if found[tag] != 1:
@@ -47,7 +55,10 @@ def comp_ids(logon: bytes) -> tuple[str, str]:
     if logon[head:] != b"10=%03d\x01" % (sum(logon[:head]) % 256):
         raise LogonError("the checksum of its first message is wrong")
     values = dict(fields)
-    return values[b"49"][:64].decode("ascii", "replace"), values[b"56"][:64].decode("ascii", "replace")
+    found_ids = [values[tag].decode("latin-1") for tag in (b"49", b"56")]
+    if wrong := [name[:64] for name in found_ids if not 0 < len(name) <= 64 or not name.isascii()]:
+        raise LogonError(f"CompID {wrong[0]!r} is not of 1 to 64 ASCII characters")
+    return found_ids[0], found_ids[1]
 
 
 def with_secret(logon: bytes, secret: str) -> bytes:

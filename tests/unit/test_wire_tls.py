@@ -34,11 +34,11 @@ def tls(authority):
     return FixTls(*venue, authority.certificate), FixTls(*gate, authority.certificate)
 
 
-def logon(sender="GATE", target="VENUE", more=(), kind="A"):
+def logon(sender="GATE", target="VENUE", more=(), kind="A", heartbeat=5):
     message = simplefix.FixMessage()
     for tag, value in ((8, "FIX.4.4"), (35, kind), (49, sender), (56, target), (34, 1), (52, "20250106-10:00:00")):
         message.append_pair(tag, value, header=True)
-    for tag, value in ((98, 0), (108, 5), *more):
+    for tag, value in ((98, 0), (108, heartbeat), *more):
         message.append_pair(tag, value)
     return message.encode()
 
@@ -198,6 +198,17 @@ def test_secret_is_a_field_of_a_logon_that_is_right_otherwise():
         (logon(more=[(56, "OTHER")]), "tag 56 stands 2 times"),
         (logon(more=[(34, 2)]), "tag 34 stands 2 times"),
         (logon(more=[(5703, "guess")]), "tag 5703 is not for"),
+        (logon(more=[("049", "OMS")]), "b'049' is no tag"),
+        (logon(more=[("+49", "OMS")]), "b'\\+49' is no tag"),
+        (logon(more=[("abc", "x")]), "b'abc' is no tag"),
+        (logon(more=[("", "x")]), "b'' is no tag"),
+        (logon(more=[("9" * 11, "x")]), "b'99999999999' is no tag"),
+        (logon(heartbeat="zz"), "HeartBtInt"),
+        (logon(heartbeat="1.5"), "HeartBtInt"),
+        (logon(heartbeat="9" * 20), "HeartBtInt"),
+        (logon(more=[(108, 5)]), "tag 108 stands 2 times"),
+        (logon(sender="GATE" * 17), "CompID 'GATEGATE"),
+        (logon(sender="G\xc4TE"), "is not of 1 to 64 ASCII characters"),
         (logon()[:40], "it ended after 40 bytes"),
         (b"", "it ended after 0 bytes"),
     ],
@@ -270,6 +281,32 @@ def test_connections_that_have_not_logged_on_are_few(tls):
             with plain:
                 assert plain.recv(4096) == with_secret(logon(), "s" * 32) + b"rest"
             assert line._waiting.total() == 1  # who has logged on no longer counts
+
+
+def test_connections_of_one_comp_id_are_few_however_often_it_logs_on(tls):
+    with accepting(tls, Bounds(of_peer=2)) as (line, port, inner), contextlib.ExitStack() as open_ones:
+        context, plain = tls[1].context(server=False), []
+
+        def connect():
+            raw = socket.create_connection(("127.0.0.1", port), 5)
+            secure = open_ones.enter_context(context.wrap_socket(raw, server_hostname="127.0.0.1"))
+            secure.sendall(logon())
+            return secure
+
+        for _ in range(2):
+            connect()
+            plain.append(open_ones.enter_context(inner.accept()[0]))
+            assert plain[-1].recv(4096)
+            until(lambda: len(line._pipes) == len(plain))
+        assert connect().recv(10) == b""
+        assert line.last_refusal.endswith("2 connections of GATE are open already")
+        line_ends = list(line._pipes)
+        plain.pop().close()
+        line_ends[0].abort()
+        line_ends[1].abort()
+        until(lambda: not line._pipes)
+        connect()
+        assert open_ones.enter_context(inner.accept()[0]).recv(4096)
 
 
 def test_initiator_s_line_is_for_sockets_of_its_own_process(tls):
