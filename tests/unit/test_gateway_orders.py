@@ -8,6 +8,7 @@ from serving.contracts.decisions import Allowed, Denied
 from serving.contracts.orders import Acked, Cancelled
 from serving.gateway import order_server
 from serving.gateway.journal import JournalError
+from serving.gateway.kill import stop
 from serving.gateway.order_server import OrderServer
 from serving.wire.identity import Identity
 
@@ -69,6 +70,53 @@ def test_requests_of_several_lines_are_made_durable_together_and_answered_in_one
     one, two = asyncio.run(go())
     assert [type(item) for item in one.sent] == [Allowed, Allowed] and [type(item) for item in two.sent] == [Allowed]
     assert (one.writes, two.writes, len(commits)) == (1, 1, 1)
+
+
+def test_kill_overtakes_what_waits_in_a_group_and_one_sync_holds_it_and_the_denials(monkeypatch):
+    world = World()
+    monkeypatch.setattr(order_server, "read_now", world.clock)
+    commits, kills, decide = [], [], world.gateway.decide
+    server = server_of(world, lambda now: (commits.append(1), world.gateway.commit(now)))
+    server.overtaking = kills
+    server.overtake = lambda: stop(world.gateway, "strategy", kills.pop(), "ann", "runaway", world.clock())
+
+    def decide_then_kill(request, now):
+        decision = decide(request, now)
+        if isinstance(decision, Allowed):
+            kills.append(STRATEGY)
+        return decision
+
+    monkeypatch.setattr(world.gateway, "decide", decide_then_kill)
+
+    async def go():
+        line = opened(server, Line())
+        server.requests(line, [world.order(), world.order(), world.order(strategy="S2"), world.order()])
+        await settle()
+        return line
+
+    first, *rest = asyncio.run(go()).sent
+    assert isinstance(first, Allowed)
+    assert [getattr(item, "control", "") for item in rest] == ["kill_switch", "", "kill_switch"]
+    assert len(commits) == 1
+    world.disk.crash()
+    world.restart()
+    assert world.state.node("strategy", STRATEGY).killed
+
+
+def test_answers_leave_before_anybody_else_is_told(monkeypatch):
+    world = World()
+    monkeypatch.setattr(order_server, "read_now", world.clock)
+    server, order = server_of(world), []
+    server.publish = lambda: order.append("told")
+
+    async def go():
+        line = opened(server, Line())
+        line.send = lambda *messages: order.append("answered")
+        server.requests(line, [world.order()])
+        await settle()
+
+    asyncio.run(go())
+    assert order == ["answered", "told"]
 
 
 def test_group_is_bounded_and_the_rest_follows(monkeypatch):

@@ -5,6 +5,7 @@ from gateway_world import ACCOUNT, STRATEGY, SYMBOL, TICK_VALUE, VENUE, World, l
 
 from serving.contracts.decisions import Allowed
 from serving.contracts.orders import Acked, Cancelled, ContractError
+from serving.gateway.kill import stop
 from serving.gateway.live import SECOND_NS
 
 
@@ -32,6 +33,35 @@ def test_disconnect_cancels_at_once():
     world.work(price=9_900, strategy="S2")
     world.watch.disconnected("S1", world.clock())
     world.gateway.commit(world.clock())
+    assert [message.order_id for message in world.venue.cancels()] == [mine]
+
+
+def _strike_the_strategy(world):
+    world.set_limits(limits_of(accounts={ACCOUNT: ["S2", "S3"]}))
+
+
+@pytest.mark.parametrize(
+    "happen",
+    [
+        lambda world: stop(world.gateway, "symbol", SYMBOL, "ann", "", world.clock()),
+        lambda world: setattr(world.gateway.live.beat(STRATEGY), "connected", False),
+        lambda world: world.clock.pass_(11),
+        lambda world: world.clock.pass_(20 * 3600),
+        lambda world: setattr(world.gateway, "broken", "a disk"),
+        _strike_the_strategy,
+    ],
+    ids=["killed", "disconnected", "silent", "closed", "broken", "struck"],
+)
+def test_tick_that_found_all_well_still_sees_what_happens_later(happen):
+    world = World()
+    mine = world.work(price=9_900)
+    for _ in range(3):
+        tick(world)
+    assert world.venue.cancels() == []
+    happen(world)
+    world.watch.tick(world.clock())
+    if not world.gateway.broken:
+        world.gateway.commit(world.clock())
     assert [message.order_id for message in world.venue.cancels()] == [mine]
 
 

@@ -18,7 +18,7 @@ from serving.contracts.orders import (
     ReplaceRejected,
 )
 from serving.wire.fix_chain import AcceptedIds
-from serving.wire.fix_fields import SOH, Fields, FixMessageError, Tag
+from serving.wire.fix_fields import SOH, Fields, FixMessageError, Tag, build
 from serving.wire.fix_numbers import FixNumberError, Scale, amount, minor_units, utc_ns, utc_text
 from serving.wire.fix_orders import (
     cl_ord_id,
@@ -50,6 +50,12 @@ def child(**more):
 def again(message, scales=SCALES):
     """Through the text on the wire."""
     return decode_inbound(Fields.of(quickfix.Message(message.toString(), False).toString()), scales)
+
+
+def test_value_that_would_be_two_fields_is_refused_and_an_empty_one_is_not():
+    with pytest.raises(FixMessageError, match="separator"):
+        build("D", {Tag.TEXT: f"fine{SOH}38=400"})
+    assert build("8", {Tag.TEXT: "", Tag.SENDER_SUB_ID: "a=b"}).toString().split(SOH)[2:-2] == ["35=8", "50=a=b", "58="]
 
 
 @given(st.sampled_from(sorted(SCALES)), st.integers(1, 10**12), st.integers(0, 10**9))
