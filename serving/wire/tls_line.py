@@ -32,11 +32,12 @@ REFUSALS_LOGGED = 10
 
 @dataclass(frozen=True)
 class Bounds:
-    """What a connection that has not logged on may cost."""
+    """What connections may cost."""
 
     logon_s: float = 5.0  # from connecting to the end of the handshake and, for an acceptor, of the Logon
     waiting: int = 64  # such connections at once
     waiting_each: int = 8  # of one address
+    of_peer: int = 4  # connections of one CompID that have logged on; QuickFIX takes one, and holds the others for 5 s
 
 
 class _Line:
@@ -194,9 +195,13 @@ class TlsAcceptorLine(_Line):
             raise IdentityError(f"{subject} logs on as {sender!r} to {target!r}, no session of {self._comp_id}")
         if subject != wanted:
             raise IdentityError(f"{subject} logs on as {sender!r}, which is {wanted}")
+        with self._lock:
+            found = sum(pipe.peer == sender for pipe in self._pipes)
+        if found >= self._bounds.of_peer:
+            raise LogonError(f"{subject}: {found} connections of {sender} are open already")
         plain = socket.create_connection(self._inner, max(deadline - time.monotonic(), 0.1), (self._source, 0))
         log.info("%s: %s logs on as %s", self._name, subject, sender)
-        return Pipe(end, plain, with_secret(logon, self._vouch(sender)) + rest)
+        return Pipe(end, plain, with_secret(logon, self._vouch(sender)) + rest, sender)
 
 
 class TlsInitiatorLine(_Line):

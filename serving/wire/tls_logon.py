@@ -55,6 +55,8 @@ def comp_ids(logon: bytes) -> tuple[str, str]:
     if logon[head:] != b"10=%03d\x01" % (sum(logon[:head]) % 256):
         raise LogonError("the checksum of its first message is wrong")
     values = dict(fields)
+    if not _SECONDS.fullmatch(values[b"108"]):
+        raise LogonError(f"HeartBtInt(108) {values[b'108'][:16]!r} is no number of up to 4 digits")
     found_ids = [values[tag].decode("latin-1") for tag in (b"49", b"56")]
     if wrong := [name[:64] for name in found_ids if not 0 < len(name) <= 64 or not name.isascii()]:
         raise LogonError(f"CompID {wrong[0]!r} is not of 1 to 64 ASCII characters")

@@ -140,8 +140,9 @@ class TlsEnd:
 class Pipe:
     """Carries bytes between a TLS end and a plain socket until both are closed. `run` has a thread of its own."""
 
-    def __init__(self, tls: TlsEnd, plain: socket.socket, first: bytes = b"") -> None:
-        """`first` goes to the plain side before all else."""
+    def __init__(self, tls: TlsEnd, plain: socket.socket, first: bytes = b"", peer: str = "") -> None:
+        """`first` goes to the plain side before all else; `peer`: whose it is, for whoever counts."""
+        self.peer = peer
         self._tls, self._plain, self._to_plain = tls, plain, bytearray(first)
         self._plain_ended = self._deaf = self._shut = False
         self._masks = {tls.sock: 0, plain: 0}

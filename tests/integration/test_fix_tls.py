@@ -138,6 +138,15 @@ def test_comp_id_that_changes_behind_the_logon_is_refused_by_quickfix(venue):
     assert "stolen" not in venue.notes.values("11") and not venue.application.is_up("GATE")
 
 
+@pytest.mark.parametrize("field", [("+49", "GATE"), ("049", "GATE")])
+def test_logon_that_would_end_quickfix_s_process_does_not_reach_it(venue, field):
+    before = venue.refusals
+    with venue.client("oms", "OMS") as end:
+        end.send("A", [(98, 0), (108, 30), field])
+        assert end.closed()
+    assert "is no tag" in venue.refusal(before + 1)
+
+
 def test_logon_within_a_session_that_would_reset_its_numbers_is_turned_away(venue):
     with venue.client("again", "AGAIN") as end:
         end.send("A", [(98, 0), (108, 30)])
