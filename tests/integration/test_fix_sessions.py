@@ -183,6 +183,7 @@ def test_session_of_another_day_begins_at_1_and_nothing_of_it_comes_again(tmp_pa
     assert sum(path.stat().st_size for path in tmp_path.glob("*/*.body")) < 2 * before
 
 
+@pytest.mark.slow
 def test_session_of_the_same_day_goes_on_where_it_was(tmp_path):
     with Pair(tmp_path, day_start="00:00:00") as pair:
         pair.initiator.send(order(1))
