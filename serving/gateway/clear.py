@@ -30,7 +30,7 @@ def is_clear(at: At, order: Intent, now: Now) -> bool:
     """
     if at.unknown or not order.is_new or order.reduce_only or not order.price:
         return False
-    return _may_trade(at, order, now) and _is_small(at, order) and _sums_hold(at, order)
+    return _may_trade(at, order, now) and _is_small(at, order) and _sums_hold(at, order, now)
 
 
 def _may_trade(at: At, order: Intent, now: Now) -> bool:
@@ -56,7 +56,7 @@ def _may_trade(at: At, order: Intent, now: Now) -> bool:
         or venue.tripped
         or venue.rejects >= rejects
         or strategy.rejects >= rejects
-        or mono_ns - at.unanswered.floor_ns > limits.max_unacknowledged_ns
+        or (mono_ns - at.unanswered.floor_ns > limits.max_unacknowledged_ns and at.unanswered.sent)
         or mono_ns - at.recent.last_ns < limits.duplicate_window_ns
         or strategy.applied >= limits.max_repeated_orders
         or strategy.cancels > limits.free_cancels + limits.max_cancels_per_fill * strategy.fills
@@ -98,7 +98,7 @@ def _is_small(at: At, order: Intent) -> bool:
     )  # fmt: skip
 
 
-def _sums_hold(at: At, order: Intent) -> bool:
+def _sums_hold(at: At, order: Intent, now: Now) -> bool:
     """kill_switch, message_rate, open_orders, reduce_only, position, gross_net, day_turnover, credit, loss."""
     leg, lots, value, change = at.leg, order.lots, order.value, order.at_mark
     if leg.reducing_buys or leg.reducing_sells:
@@ -129,7 +129,7 @@ def _sums_hold(at: At, order: Intent) -> bool:
             or node.open_orders >= node.max_open_orders
             or node.traded_value + node.open_value + value > node.max_day_value
             or node.traded_lots + node.open_lots + lots > node.max_day_lots
-            or (window is not None and window.used >= window.limit)
+            or (window is not None and window.used >= window.limit and window.is_full(now.mono_ns))
             or then > node.max_gross_value
             or (node.long_value if buys else -node.short_value) + change > node.max_net_value
             or then - profit > node.max_credit
