@@ -1,8 +1,11 @@
 """Mutation testing of the controls: `make mutants`, or `python tests/mutants.py [CONTROL ...]`.
 
-Every comparison, sum, product, conjunction, negation and whole number of a control is turned into another one, one at a
-time (the words of a message aside). The risk tests must then fail; what they let live is tried on adversarial streams
-under the oracle. A mutant that survives both is printed, and the command fails where `KNOWN` does not explain it.
+Every comparison, sum, product, conjunction, negation and whole number of a control is turned into another one, and each
+part of a conjunction is left out, one at a time (the words of a message aside). The risk tests must then fail; what
+they let live is tried on adversarial streams under the oracle. A mutant that survives both is printed, and the command
+fails where `KNOWN` does not explain it.
+
+So is `clear`, which may only say yes where no control denies: a mutant dies when a control denies what it says yes to.
 """
 
 import ast
@@ -18,9 +21,11 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 CONTROLS = ROOT / "serving" / "gateway" / "controls"
-FIRST = ("controls", "edges", "orders", "kill", "five_cases", "watch")  # the likeliest to notice
+CLEAR = ROOT / "serving" / "gateway" / "clear.py"
+FIRST = ("controls", "edges", "feed_lag", "orders", "kill", "five_cases", "watch")  # the likeliest to notice
 TESTS = [str(ROOT / "tests" / "unit" / f"test_risk_{name}.py") for name in (*FIRST, "attacks", "limits", "recovery")]
-STREAM_SEEDS, STREAM_REQUESTS = range(3), 10_000
+STREAM_SEEDS, STREAM_REQUESTS, CLEAR_REQUESTS = range(3), 10_000, 1_500
+NO_LOOSER = "no looser: it says yes to nothing that `clear` does not"
 LIMIT_S = 120
 """CPU time of one mutant; one that needs more never ends."""
 SWAPS: dict[type, tuple[type, ...]] = {
@@ -56,6 +61,22 @@ KNOWN: dict[tuple[str, str, str], str] = {
         "if not market.bid or not market.ask:",
         "not market.bid or not market.ask  ->  not market.bid and (not market.ask)",
     ): "a market has both prices or none (`Market.quote`, `Market.lose`)",
+    (
+        "reference",
+        "if late > limits.max_feed_lag_ns:",
+        "late > limits.max_feed_lag_ns  ->  late >= limits.max_feed_lag_ns",
+    ): "asked only of a feed that is late or ahead: one that is ahead is not late to the nanosecond of the limit",
+    (
+        "message_rate",
+        "if window is not None and window.used >= window.limit and window.is_full(now.mono_ns):",
+        "window is not None and window.used >= window.limit and window.is_full(now.mono_ns)  ->  "
+        "window is not None and window.is_full(now.mono_ns)",
+    ): THE_SHORTCUT_ALONE,
+    (
+        "clear",
+        "or mono_ns - at.unanswered.floor_ns > limits.max_unacknowledged_ns",
+        "mono_ns - at.unanswered.floor_ns  ->  mono_ns + at.unanswered.floor_ns",
+    ): "where nothing was sent yet nothing is unanswered; two times together are beyond any limit in use",
     ("credit", "if gross < 0:", "gross < 0  ->  gross <= 0"): CLAMPED,
     ("credit", "if gross < 0:", "0  ->  1"): CLAMPED,
     (
@@ -102,10 +123,14 @@ def changes(node):
 
         return change
 
-    if isinstance(node, ast.Compare) and len(node.ops) == 1:
-        yield from (swap(node, "ops", [kind()]) for kind in SWAPS.get(type(node.ops[0]), ()))
+    if isinstance(node, ast.Compare):
+        for place, op in enumerate(node.ops):
+            for kind in SWAPS.get(type(op), ()):
+                yield swap(node, "ops", [*node.ops[:place], kind(), *node.ops[place + 1 :]])
     elif isinstance(node, ast.BinOp | ast.BoolOp | ast.AugAssign):
         yield from (swap(node, "op", kind()) for kind in SWAPS.get(type(node.op), ()))
+        for place in range(len(getattr(node, "values", ()))):
+            yield swap(node, "values", [*node.values[:place], *node.values[place + 1 :]])
     elif isinstance(node, ast.Constant) and type(node.value) is int:
         yield swap(node, "value", node.value + 1)
     elif isinstance(node, ast.If | ast.IfExp):
@@ -126,6 +151,7 @@ class Judge:
 
     def __init__(self, found) -> None:
         self.found, self.verdicts = found, [""] * len(found)
+        self._loose: list = []  # of a mutant of `clear`: denials of what it says yes to
         self._killers: list[str] = []  # tests that killed, the latest one first: they are tried first
 
     def pytest_runtestloop(self, session) -> bool:
@@ -161,11 +187,18 @@ class Judge:
         found = ""
         try:
             control, _, _, tree = self.found[place]
-            module = importlib.import_module(f"serving.gateway.controls.{control}")
-            registry = importlib.import_module("serving.gateway.controls.registry")
-            registry.is_clear = lambda at, order, now: False  # type: ignore[attr-defined]  # or it hides a new denial
+            package = "serving.gateway" if control == CLEAR.stem else "serving.gateway.controls"
+            module = importlib.import_module(f"{package}.{control}")
+            requests = STREAM_REQUESTS
+            if control == CLEAR.stem:
+                looser, requests = _ask_both(module, self._loose), CLEAR_REQUESTS
+            else:
+                registry = importlib.import_module("serving.gateway.controls.registry")
+                registry.is_clear = lambda at, order, now: False  # type: ignore[attr-defined]  # it hides new denials
             exec(compile(ast.fix_missing_locations(tree), module.__file__, "exec"), module.__dict__)
-            found = self._fails(session) or _breaches()
+            found = self._fails(session) or _breaches(requests) or ("oracle" if self._loose else "")
+            if control == CLEAR.stem and not found and not looser:
+                found = NO_LOOSER
         except BaseException:
             found = "oracle"  # it raised where the streams expect nothing to
         finally:
@@ -180,16 +213,41 @@ class Judge:
         for item in sorted(session.items, key=lambda item: order.get(item.nodeid, len(order))):
             if not all(report.passed for report in runtestprotocol(item, log=False, nextitem=None)):
                 return item.nodeid
+            if self._loose:
+                return item.nodeid
         return ""
 
 
-def _breaches() -> str:
+def _ask_both(clear, denials: list) -> list:
+    """Ask every control about what a mutant of `clear` says yes to, and list what they deny in `denials`.
+
+    Gives where the orders are listed that it says yes to, and `clear` itself does not.
+    """
+    registry = importlib.import_module("serving.gateway.controls.registry")
+    checks = [control.check for control in registry.CONTROLS]
+    itself: dict = {"__name__": clear.__name__}
+    exec(compile(CLEAR.read_text(), CLEAR, "exec"), itself)
+    looser: list = []
+
+    def is_clear(at, order, now):
+        answer = clear.is_clear(at, order, now)
+        if answer:
+            denials.extend(filter(None, (check(at, at.limits, order, now) for check in checks)))
+            if not itself["is_clear"](at, order, now):
+                looser.append(order.request)
+        return answer
+
+    registry.CLEAR_MAY_ANSWER, registry.is_clear = True, is_clear
+    return looser
+
+
+def _breaches(requests: int) -> str:
     from gateway_oracle import Oracle
     from gateway_streams import Streams
 
     for seed in STREAM_SEEDS:
         streams = Streams(seed, Oracle().read)
-        streams.run(STREAM_REQUESTS)
+        streams.run(requests)
         if streams.gateway.broken or streams.gateway.state.halted:
             return "oracle"
     return ""
@@ -205,6 +263,7 @@ def main(names: list[str]) -> int:
     import pytest  # noqa: F401
 
     paths = sorted(path for path in CONTROLS.glob("*.py") if path.stem not in ("__init__", "registry"))
+    paths.append(CLEAR)
     found = [(path.stem, *item) for path in paths if not names or path.stem in names for item in mutants(path)]
     untouched = (paths[0].stem, 0, "nothing changed", ast.parse(paths[0].read_text()))
     judge = Judge([untouched, *found])
@@ -218,13 +277,16 @@ def main(names: list[str]) -> int:
     alive = [item[:3] for item, verdict in zip(found, verdicts, strict=True) if not verdict]
     unknown = 0
     for control, line, change in alive:
-        source = (CONTROLS / f"{control}.py").read_text().splitlines()[line - 1].strip()
+        path = CLEAR if control == CLEAR.stem else CONTROLS / f"{control}.py"
+        source = path.read_text().splitlines()[line - 1].strip()
         why = KNOWN.get((control, source, change), ANYWHERE.get(change, ""))
         unknown += not why
         print(f"{'known' if why else 'SURVIVED'}  {control}:{line}  {change}{f'  ({why})' if why else ''}")
     by = ["test" if "::" in verdict else verdict for verdict in verdicts]
-    killed = {kind: by.count(kind) for kind in sorted(set(by)) if kind}
+    killed = {kind: by.count(kind) for kind in sorted(set(by) - {"", NO_LOOSER})}
     print(f"{len(found)} mutants, killed by {killed}, {len(alive)} alive, {unknown} of them not explained")
+    if NO_LOOSER in by:
+        print(f"{by.count(NO_LOOSER)} of `clear` are {NO_LOOSER}")
     return 1 if unknown else 0
 
 

@@ -1,6 +1,6 @@
 """The last lot, tick and minor unit: what one changed comparison of a control (`make mutants`) would let through."""
 
-from gateway_world import BID, SYMBOL, TICK_VALUE, World, limits_of
+from gateway_world import BID, SYMBOL, TICK_VALUE, VENUE, World, limits_of
 from test_risk_controls import assert_allowed, assert_denied
 
 from serving.gateway.events import Holding, Instrument, Locate
@@ -108,6 +108,12 @@ def test_reference_when_it_is_lost_then_says_that_there_is_none():
     assert "no reference price" in assert_denied(world.send(), "reference").message
 
 
+def test_reference_when_the_feed_lags_then_names_the_venue():
+    world = World()
+    world.gateway.live.feed(VENUE).lag_ns = SECOND_NS + 1
+    assert f"the feed of {VENUE} is" in assert_denied(world.send(), "reference", SECOND_NS + 1, SECOND_NS).message
+
+
 def test_self_match_names_the_price():
     world = World()
     world.work("sell", 10, 10_005)
@@ -140,3 +146,25 @@ def test_drift_collar_below_the_market_of_a_while_ago():
     world = World(limits_of(collar_bps=500, drift_collar_bps=300))
     assert_denied(world.send("sell", price=9_699), "drift_collar", 301, 300)
     assert_allowed(world.send("sell", price=9_700))
+
+
+def test_replace_pending_while_the_venue_has_not_answered_a_replace_or_a_cancel():
+    world = World()
+    world.work(key="a", lots=10)
+    assert_allowed(world.submit(world.replace("a", 10_000, 11)))
+    assert "pending replace" in assert_denied(world.submit(world.replace("a", 10_000, 12)), "replace_pending").message
+    world.report(world.venue.replaced(1))
+    assert_allowed(world.submit(world.replace("a", 10_000, 12)))
+    world.report(world.venue.replaced(1))
+    assert_allowed(world.submit(world.cancel("a")))
+    assert "pending cancel" in assert_denied(world.submit(world.replace("a", 10_000, 13)), "replace_pending").message
+    world.report(world.venue.cancel_rejected(1))
+    assert_allowed(world.submit(world.replace("a", 10_000, 13)))
+
+
+def test_venue_rejects_of_several_strategies_add_up_at_the_venue():
+    world = World(limits_of(max_venue_rejects=2))
+    for strategy in ("S1", "S2"):
+        world.report(world.venue.reject(assert_allowed(world.send(strategy=strategy)).order_id))
+    denied = assert_denied(world.send(account="A2", strategy="S3"), "venue_rejects", 2, 2)
+    assert f"at venue {VENUE}" in denied.message
