@@ -45,6 +45,7 @@ class ForeignEnd(Application):
         self.sent: list[dict[str, str]] = []
         self.ups: list[str] = []
         self.lose = False
+        self.password = ""
         self._own, self._store = own, store
         text = SETTINGS.format(kind=kind, port=port, store=store) + more
         for peer in peers:
@@ -69,6 +70,9 @@ class ForeignEnd(Application):
         self.ups.append(session_id.target_comp_id)
 
     def to_admin(self, message, session_id):
+        if message.msg_type == "A" and self.password:
+            message.set_field(553, session_id.sender_comp_id)
+            message.set_field(554, self.password)
         self.sent.append(fields(message))
 
     def to_app(self, message, session_id):

@@ -8,8 +8,10 @@ import pytest
 from black_hole import BlackHole
 from fix_foreign import ForeignAcceptor, ForeignEnd
 from fix_peers import free_port, until
+from parents_process import FIX_TOKEN
 from scripted_venue import BID
 from test_gateway_venue import World, order_of
+from test_parents_inbound import Nowhere, fix_settings, served
 
 from serving.contracts.orders import Acked, Cancelled, Filled
 from serving.wire.fix_numbers import utc_text
@@ -156,6 +158,32 @@ def test_numbers_that_a_foreign_client_sets_forward_or_to_one_are_followed(venue
         client.send("VENUE", "F", asked("31-9", "31"))
         assert report(client, "4", "31-9")["34"] == "2"
         assert client.sent[-1]["34"] == "2"
+
+
+def test_foreign_client_sends_the_ems_a_parent_and_takes_it_back(tmp_path):
+    async def run():
+        async with served(fix_settings(tmp_path / "ems", Nowhere(), decide_wait_s=0.0)) as service:
+            client = ForeignEnd("initiator", "OMS", ("PARENTS",), service.ports["fix"], tmp_path)
+            client.password = FIX_TOKEN
+            return await asyncio.to_thread(talk, client)
+
+    def talk(client):
+        with client:
+            until(lambda: client.is_up("PARENTS"), "logon")
+            soon = time.time_ns() + 600 * 1_000_000_000
+            parent = {"40": 1, "44": None, "59": None, "847": 1001, "126": utc_text(soon)}
+            parent["168"] = utc_text(soon - 60 * 1_000_000_000)
+            client.send("PARENTS", "D", order("P1", **parent))
+            report(client, "0", "P1")
+            client.send("PARENTS", "H", [*asked("P1"), (790, "S1")])
+            assert report(client, "I", "P1")["790"] == "S1"
+            client.send("PARENTS", "F", asked("P2", "P1"))
+            assert report(client, "4", "P2")["41"] == "P1"
+            client.send("PARENTS", "F", asked("P3", "P1"))
+            assert client.wait("9")["434"] == "1"
+            assert not [m for m in client.sent if m["35"] == "3"]
+
+    asyncio.run(run())
 
 
 @pytest.fixture(scope="module")
