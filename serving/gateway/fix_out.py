@@ -224,6 +224,11 @@ class Blocks:
         self._scopes: dict[tuple[str, str], int] = {}
         self._lock = threading.Lock()
 
+    @property
+    def any(self) -> bool:
+        """Whether anything is blocked."""
+        return bool(self._scopes)
+
     def add(self, scope: str, name: str) -> None:
         """Block a scope, from now on."""
         with self._lock:
@@ -264,8 +269,7 @@ class FixTransport:
         try:
             if session is None:
                 raise FixDownError(f"venue {venue} is not among the sessions")
-            reason = self._last_line(session, message)  # before the work of writing it; `toApp` asks again
-            if reason:
+            if self.blocks.any and (reason := self._last_line(session, message)):  # what is killed need not be written
                 raise FixDownError(reason)
             session.send(self._encode(session, message), lambda: self._last_line(session, message))
         except FixDownError as error:
