@@ -94,6 +94,7 @@ def test_lag_at_its_limit_passes_and_one_beyond_is_denied_either_way(lag_ns, pas
     assert isinstance(answer, Allowed) == passes
     if not passes:
         assert answer.control == "reference" and answer.value == abs(lag_ns)
+        assert f"the feed of {VENUE} " in answer.message
 
 
 @pytest.mark.parametrize("offset_ns", [OFFSET, -OFFSET])
