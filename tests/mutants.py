@@ -72,11 +72,6 @@ KNOWN: dict[tuple[str, str, str], str] = {
         "window is not None and window.used >= window.limit and window.is_full(now.mono_ns)  ->  "
         "window is not None and window.is_full(now.mono_ns)",
     ): THE_SHORTCUT_ALONE,
-    (
-        "clear",
-        "or mono_ns - at.unanswered.floor_ns > limits.max_unacknowledged_ns",
-        "mono_ns - at.unanswered.floor_ns  ->  mono_ns + at.unanswered.floor_ns",
-    ): "where nothing was sent yet nothing is unanswered; two times together are beyond any limit in use",
     ("credit", "if gross < 0:", "gross < 0  ->  gross <= 0"): CLAMPED,
     ("credit", "if gross < 0:", "0  ->  1"): CLAMPED,
     (
