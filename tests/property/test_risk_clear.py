@@ -6,9 +6,11 @@ from pathlib import Path
 import pytest
 from gateway_oracle import Oracle
 from gateway_streams import Streams
+from gateway_world import World, limits_of
 
 from serving.gateway import clear
 from serving.gateway.controls import registry
+from serving.gateway.live import NEVER
 
 CONTROLS = Path(registry.__file__).parent
 
@@ -48,6 +50,19 @@ def test_journal_is_the_same_when_nothing_is_called_clear(monkeypatch):
     monkeypatch.setattr(registry, "is_clear", lambda at, order, now: False)
     slow, denied_slowly = follow(13, 8_000)
     assert (quick.journal._hash, quick.state.hash(), denied) == (slow.journal._hash, slow.state.hash(), denied_slowly)
+
+
+def test_venue_whose_rejects_are_of_two_strategies_is_not_clear():
+    world = World(limits_of(max_venue_rejects=2))
+    for strategy in ("S1", "S2"):
+        world.report(world.venue.reject(world.send(strategy=strategy).order_id))
+    assert world.send(account="A2", strategy="S3").control == "venue_rejects"
+
+
+def test_clock_that_was_never_measured_is_not_clear():
+    world = World()
+    world.gateway.live.clock.measured_ns = NEVER
+    assert world.send().control == "clock"
 
 
 @pytest.mark.slow
