@@ -182,7 +182,7 @@ class ParentsSettings(BaseSettings):
         return self.decide_token if self.decide_token_file is None else self.decide_token_file.read_text().strip()
 
     def metrics_token(self) -> str:
-        """The token of /metrics, "" for none. Raises OSError for a file that cannot be read, InputError for a short one."""
+        """The token of /metrics, "" for none. Raises OSError for an unreadable file, InputError for a short token."""
         if self.metrics_token_file is None:
             return ""
         token = self.metrics_token_file.read_text().strip()
