@@ -91,7 +91,9 @@ class Alerting:
                 wrong[f"feed {name}"] = f"the feed of {name} says nothing for {feed.age_s:.0f} s"
             elif feed.heard_ns and feed.is_late:
                 lag_s = feed.lag_s
-                how = "does not say when it sends" if lag_s is None else f"is {lag_s:.3f} s late"
+                how = "does not say when it sends"
+                if lag_s is not None:
+                    how = f"is {lag_s:.3f} s late" if lag_s >= 0 else f"sends from {-lag_s:.3f} s ahead"
                 wrong[f"feed {name}"] = f"the feed of {name} {how}: no price of it is a reference"
         for name in service.venues:
             node = gateway.state.nodes.get(("venue", name))

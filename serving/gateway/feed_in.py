@@ -88,11 +88,13 @@ class FeedIn:
 
     @property
     def is_late(self) -> bool:
-        """Whether no price of it is a reference by the limits that hold for all, however lately it spoke."""
+        """Whether no price of it is a reference by the limits that hold for all, however lately it spoke: it lags, or it
+        sends from ahead."""
         live, limits = self._watch.gateway.live, self._watch.gateway.state.limits
         lag_ns = live.feed(self.venue).lag_ns
-        most = None if limits is None else limits.numbers["all", ""].get("max_feed_lag_ns")
-        return most is None or lag_ns + abs(live.clock.offset_ns) > most
+        numbers = {} if limits is None else limits.numbers["all", ""]
+        most = numbers.get("max_feed_lag_ns")
+        return most is None or lag_ns + abs(live.clock.offset_ns) > most or -lag_ns > numbers["max_clock_offset_ns"]
 
     def _show(self, symbol: str, now: Now) -> None:
         book, watch, venue = self.follower.books[symbol], self._watch, self.venue

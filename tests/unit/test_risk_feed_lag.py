@@ -118,6 +118,15 @@ def test_feed_that_does_not_say_when_it_sent_is_no_reference(feeding):
     assert feeding.feed.lag_s is None
 
 
+@pytest.mark.parametrize(("lag_ns", "late"), [(LIMIT, False), (LIMIT + 1, True), (-OFFSET, False), (-OFFSET - 1, True)])
+def test_people_hear_of_a_feed_that_lags_and_of_one_that_sends_from_ahead(feeding, lag_ns, late):
+    sent_ns = feeding.world.clock.utc_ns - lag_ns
+    feeding.sent_ns = lambda: sent_ns
+    feeding.say(feeding.publisher.beat(9))
+    feeding.arrive()
+    assert feeding.feed.is_late == late and isinstance(feeding.order(), Allowed) != late
+
+
 def test_feed_without_a_send_time_is_one_where_the_venue_s_settings_say_so(tmp_path, monkeypatch):
     feeding = Feeding(tmp_path, monkeypatch, timeless=True)
     feeding.sent_ns = lambda: 0
