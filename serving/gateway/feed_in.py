@@ -88,8 +88,8 @@ class FeedIn:
 
     @property
     def is_late(self) -> bool:
-        """Whether no price of it is a reference by the limits that hold for all, however lately it spoke: it lags, or it
-        sends from ahead."""
+        """Whether no price of it is a reference by the limits that hold for all, however lately it spoke: it lags,
+        or it sends from ahead."""
         live, limits = self._watch.gateway.live, self._watch.gateway.state.limits
         lag_ns = live.feed(self.venue).lag_ns
         numbers = {} if limits is None else limits.numbers["all", ""]
