@@ -92,7 +92,9 @@ class FeedIn:
         or it sends from ahead."""
         live, limits = self._watch.gateway.live, self._watch.gateway.state.limits
         lag_ns = live.feed(self.venue).lag_ns
-        numbers = {} if limits is None else limits.numbers["all", ""]
+        if limits is None:  # there is nothing yet to be late by, and nothing that passes
+            return False
+        numbers = limits.numbers["all", ""]
         most = numbers.get("max_feed_lag_ns")
         return most is None or lag_ns + abs(live.clock.offset_ns) > most or -lag_ns > numbers["max_clock_offset_ns"]
 

@@ -127,6 +127,12 @@ def test_people_hear_of_a_feed_that_lags_and_of_one_that_sends_from_ahead(feedin
     assert feeding.feed.is_late == late and isinstance(feeding.order(), Allowed) != late
 
 
+def test_feed_is_not_called_late_before_there_are_limits(feeding):
+    feeding.arrive()
+    feeding.world.state.limits = None
+    assert not feeding.feed.is_late
+
+
 def test_feed_without_a_send_time_is_one_where_the_venue_s_settings_say_so(tmp_path, monkeypatch):
     feeding = Feeding(tmp_path, monkeypatch, timeless=True)
     feeding.sent_ns = lambda: 0
