@@ -94,7 +94,7 @@ def venue_view(service: "GatewayService", name: str) -> dict[str, Any]:
     return {
         "session": session.state,
         "drop_copy": "none" if drop is None else "up" if drop.is_up else "down",
-        "unanswered": 0 if waiting is None else len(waiting.sent),
+        "unanswered": 0 if waiting is None else len(waiting),
         "feed": {
             "up": feed.is_up,
             "age_s": None if age_s == float("inf") else round(age_s, 3),

@@ -56,7 +56,7 @@ def _may_trade(at: At, order: Intent, now: Now) -> bool:
         or venue.tripped
         or venue.rejects >= rejects
         or strategy.rejects >= rejects
-        or (mono_ns - at.unanswered.floor_ns > limits.max_unacknowledged_ns and at.unanswered.sent)
+        or (mono_ns - at.unanswered.floor_ns > limits.max_unacknowledged_ns and at.unanswered.parts[0])
         or mono_ns - at.recent.last_ns < limits.duplicate_window_ns
         or strategy.applied >= limits.max_repeated_orders
         or strategy.cancels > limits.free_cancels + limits.max_cancels_per_fill * strategy.fills

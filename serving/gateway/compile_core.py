@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 COMPILED = (
-    "books", "keys", "order_table", "live", "compiled", "clear", "order_events", "control_events", "state",
+    "books", "keys", "order_table", "tables", "live", "compiled", "clear", "order_events", "control_events", "state",
     "unanswered", "last_line", "journal", "engine",
 )  # fmt: skip
 """What a decision runs through, beside all controls. The other modules keep types that mypyc does not compile."""

@@ -11,6 +11,8 @@ SECOND_NS = 1_000_000_000
 DRIFT_WINDOW_NS = 300 * SECOND_NS
 """The reference that prices over time are held against is one to two of these old."""
 NEVER = -(2**62)
+PART = 4_096
+"""Unanswered messages of a part at most."""
 UNKNOWN_LAG_NS = 2**63
 """Of a feed that has not said when it sent: beyond every limit."""
 T = TypeVar("T")
@@ -181,23 +183,48 @@ class Window:
 
 
 class Waiting:
-    """Messages that a venue has not answered: by order number times four plus the kind of message, oldest first."""
+    """Messages that a venue has not answered: by order number times four plus the kind of message, oldest first.
 
-    __slots__ = ("floor_ns", "sent")
+    In parts of PART at most, for what a large dictionary costs while it grows (`tables`). A single part may be empty.
+    """
+
+    __slots__ = ("floor_ns", "parts")
 
     def __init__(self) -> None:
-        self.sent: dict[int, int] = {}
+        self.parts: list[dict[int, int]] = [{}]
         self.floor_ns = NEVER  # none of them is older than this
+
+    def __len__(self) -> int:
+        return sum([len(part) for part in self.parts])
 
     def add(self, key: int, mono_ns: int) -> None:
         """A message goes."""
-        if not self.sent:
+        part = self.parts[-1]
+        if not part and len(self.parts) == 1:
             self.floor_ns = mono_ns
-        self.sent[key] = mono_ns
+        elif len(part) >= PART:
+            part = {}
+            self.parts.append(part)
+        part[key] = mono_ns
+
+    def get(self, key: int) -> int | None:
+        """When a message went, or None where it is answered or never went."""
+        for part in self.parts:
+            sent_ns = part.get(key)
+            if sent_ns is not None:
+                return sent_ns
+        return None
+
+    def discard(self, key: int) -> None:
+        """A message is answered, or never went."""
+        for part in self.parts:
+            if part.pop(key, None) is not None and not part and len(self.parts) > 1:
+                self.parts = [part for part in self.parts if part]
+                return
 
     def oldest_ns(self) -> int | None:
         """When the oldest went, or None."""
-        for sent_ns in self.sent.values():
+        for sent_ns in self.parts[0].values():
             self.floor_ns = sent_ns
             return sent_ns
         return None

@@ -54,7 +54,8 @@ def accept_new(state: "State", request: ChildOrder, order_id: int, unit_value: i
     decision = Allowed(key=request.key, order_id=order_id, algorithm=request.algorithm, trader=request.trader)
     state.keys.add(sums.answers, request, decision)
     order = Order(order_id, request, sums.nodes, sums.leg, sums.own, unit_value)
-    state.orders[order_id] = state.open_orders[order_id] = order
+    state.orders.add(order)
+    state.open_orders.add(order)
     order.enter()
     return decision
 
@@ -247,7 +248,7 @@ def _finish_if_filled(state: "State", order: Order) -> None:
 
 def _finish(state: "State", order: Order, status: Status) -> None:
     order.leave(status)
-    state.open_orders.pop(order.id, None)
+    state.open_orders.discard(order.id)
 
 
 def _trip(state: "State", venue: str, reason: str) -> None:

@@ -18,6 +18,7 @@ from serving.gateway.limits import Limits
 from serving.gateway.order_events import EFFECTS as OF_ORDERS
 from serving.gateway.order_events import accept_new, accepted
 from serving.gateway.order_table import Execution, Order
+from serving.gateway.tables import Orders
 
 Key = tuple[str, str, str]
 ScopeName = tuple[str, str]
@@ -61,8 +62,8 @@ class State:
         self.own: dict[ScopeName, OwnBook] = {}
         self._sums: dict[Place, Sums] = {}
         self.last: Allowed | None = None  # what the latest Accepted stands for; not part of the state proper
-        self.orders: dict[int, Order] = {}
-        self.open_orders: dict[int, Order] = {}
+        self.orders = Orders()
+        self.open_orders = Orders()
         self.keys = Keys()
         self.executions: dict[ScopeName, Execution] = {}
         self.postures: dict[ScopeName, Posture] = {}
@@ -166,7 +167,7 @@ class State:
             symbols=[(book.instrument, book.dump(), book.restricted) for _, book in sorted(self.symbols.items())],
             exposures=sorted((*key, values) for key, item in self.exposures.items() if any(values := item.dump())),
             legs=sorted((*key, values) for key, leg in self.legs.items() if any(values := leg.dump())),
-            orders=[(order.id, order.request, order.dump()) for _, order in sorted(self.orders.items())],
+            orders=[(n, self.orders[n].request, self.orders[n].dump()) for n in sorted(self.orders)],
             own=sorted(
                 (*key, dict(sorted(own.bids.items())), dict(sorted(own.asks.items())))
                 for key, own in self.own.items()
@@ -196,10 +197,11 @@ class State:
         for account, strategy, symbol, values in dump.legs:
             self.leg(account, strategy, symbol).load(values)
         for order_id, request, values in dump.orders:
-            order = self.orders[order_id] = self.new_order(order_id, request, 0)
+            order = self.new_order(order_id, request, 0)
             order.load(values)
+            self.orders.add(order)
             if order.is_open:
-                self.open_orders[order_id] = order
+                self.open_orders.add(order)
         for venue, symbol, bids, asks in dump.own:
             own = self.own_book(venue, symbol)
             own.bids, own.asks = bids, asks

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from serving.contracts.orders import Cancelled, CancelRejected, Replaced, ReplaceRejected, Report
-from serving.gateway.live import Live
+from serving.gateway.live import Live, Waiting
 from serving.gateway.order_table import Order
 
 KINDS = {"new": 0, "replace": 1, "cancel": 2}
@@ -29,7 +29,7 @@ class Unanswered:
     def sent_cancel(self, order: Order, mono_ns: int) -> None:
         """A cancel goes; a repeated one counts from the first."""
         waiting = self._live.waiting(order.request.venue)
-        if order.id * 4 + 2 not in waiting.sent:
+        if waiting.get(order.id * 4 + 2) is None:
             waiting.add(order.id * 4 + 2, mono_ns)
 
     def cancel_sent_ns(self, order: Order) -> int | None:
@@ -42,7 +42,7 @@ class Unanswered:
 
     def may_have_left(self, order: Order) -> bool:
         """Whether the venue may know an order: it answered, or the order was handed on to be sent."""
-        return order.status != 1 or order.id * 4 in self._of(order)
+        return order.status != 1 or self._of(order).get(order.id * 4) is not None
 
     def answered(self, order: Order, report: Report) -> None:
         """A report came, and is in the state."""
@@ -51,21 +51,21 @@ class Unanswered:
             return
         waiting = self._of(order)
         if order.status != 1:
-            waiting.pop(order.id * 4, None)
+            waiting.discard(order.id * 4)
         if isinstance(report, Replaced | ReplaceRejected):
-            waiting.pop(order.id * 4 + 1, None)
+            waiting.discard(order.id * 4 + 1)
         elif isinstance(report, Cancelled | CancelRejected):
-            waiting.pop(order.id * 4 + 2, None)
+            waiting.discard(order.id * 4 + 2)
 
     def forget(self, order: Order, kind: str) -> None:
         """A message never went."""
-        self._of(order).pop(order.id * 4 + KINDS[kind], None)
+        self._of(order).discard(order.id * 4 + KINDS[kind])
 
     def forget_all(self, order: Order) -> None:
         """Nothing is expected of an order any more."""
         waiting = self._of(order)
         for kind in KINDS.values():
-            waiting.pop(order.id * 4 + kind, None)
+            waiting.discard(order.id * 4 + kind)
 
-    def _of(self, order: Order) -> dict[int, int]:
-        return self._live.waiting(order.request.venue).sent
+    def _of(self, order: Order) -> Waiting:
+        return self._live.waiting(order.request.venue)
