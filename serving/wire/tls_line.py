@@ -28,6 +28,9 @@ LOOPBACK = "127.0.0.1"
 STOP_S = 2.0
 REFUSALS_LOGGED = 10
 """In a second; more are counted only: who is turned away must not fill the disk."""
+TOLD_EVERY_S, TOLD_MOST = 60.0, 16
+"""One reason is told to people once in this time, and so many of them: a stranger must neither drown other alerts nor,
+by making refusals that are logged, hide the one that counts."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,8 @@ class _Line:
         self._listener: socket.socket | None = None
         self._waiting: Counter[str] = Counter()
         self._pipes: set[Pipe] = set()
-        self._told: list[float] = []
+        self._logged: list[float] = []
+        self._told: dict[str, float] = {}
         self._lock = threading.Lock()
         self._stopping = threading.Event()
 
@@ -147,14 +151,23 @@ class _Line:
         now = time.monotonic()
         with self._lock:
             self.refusals, self.last_refusal = self.refusals + 1, reason
-            self._told = [at for at in self._told if now - at < 1.0]
-            is_told = len(self._told) < REFUSALS_LOGGED
-            if is_told:
-                self._told.append(now)
-        if is_told:
+            self._logged = [at for at in self._logged if now - at < 1.0]
+            is_logged = len(self._logged) < REFUSALS_LOGGED
+            if is_logged:
+                self._logged.append(now)
+            is_told = is_known and self._on_refused is not None and self._may_tell(reason, now)
+        if is_logged:
             log.warning("%s: a connection of %s is refused (%d so far): %s", self._name, address, self.refusals, reason)
-            if is_known and self._on_refused is not None:
-                self._on_refused(f"{self._name}: {address} is refused: {reason}")
+        if is_told:
+            assert self._on_refused is not None
+            self._on_refused(f"{self._name}: {address} is refused: {reason}")
+
+    def _may_tell(self, reason: str, now: float) -> bool:
+        self._told = {told: at for told, at in self._told.items() if now - at < TOLD_EVERY_S}
+        if reason in self._told or len(self._told) >= TOLD_MOST:
+            return False
+        self._told[reason] = now
+        return True
 
 
 class TlsAcceptorLine(_Line):

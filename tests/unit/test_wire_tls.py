@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serving.wire.fix_settings import FixTls
-from serving.wire.tls_line import Bounds, TlsAcceptorLine, TlsInitiatorLine, is_own
+from serving.wire.tls_line import TOLD_EVERY_S, TOLD_MOST, Bounds, TlsAcceptorLine, TlsInitiatorLine, is_own
 from serving.wire.tls_logon import LOGON_MAX, LogonError, comp_ids, read_logon, with_secret
 from serving.wire.tls_pipe import BUFFER, Pipe, TlsEnd
 
@@ -308,6 +308,24 @@ def test_connections_of_one_comp_id_are_few_however_often_it_logs_on(tls):
         until(lambda: not line._pipes)
         connect()
         assert open_ones.enter_context(inner.accept()[0]).recv(4096)
+
+
+def test_people_hear_of_an_intruder_once_a_minute_and_through_any_noise(tls):
+    told, inner = [], ("127.0.0.1", 1)
+    line = TlsAcceptorLine(
+        "VENUE", SUBJECTS, tls[0].context(server=True), inner, lambda _: "s" * 32, on_refused=told.append
+    )
+    for number in range(100):
+        line._refuse("192.0.2.1", f"noise {number}")
+    for _ in range(50):
+        line._refuse("192.0.2.2", "eve logs on as GATE", is_known=True)
+    assert told == ["FIX VENUE: 192.0.2.2 is refused: eve logs on as GATE"]
+    for number in range(100):  # what it calls itself is in its own hands
+        line._refuse("192.0.2.2", f"eve logs on as {number}", is_known=True)
+    assert len(told) == TOLD_MOST and line.refusals == 250
+    line._told = dict.fromkeys(line._told, time.monotonic() - TOLD_EVERY_S)
+    line._refuse("192.0.2.2", "eve logs on as GATE", is_known=True)
+    assert len(told) == TOLD_MOST + 1
 
 
 def test_initiator_s_line_is_for_sockets_of_its_own_process(tls):
