@@ -71,7 +71,7 @@ class Pacer:
                 self._missed.clear()
         elif isinstance(event, Beat | Update | SymbolStatus | Snapshot):
             self.clock.heard(event.ts_ns)
-            if not self._lockstep:  # there the venue waits for whoever paces it, so that nothing is late
+            if not (self._lockstep and self._paces):  # a venue that waits for us: nothing is late
                 self._core.on_lag(self._lag_ns(event.sent_ns))
         self._core.on_feed(event)
 

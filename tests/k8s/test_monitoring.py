@@ -17,7 +17,8 @@ SHOWN = {
 OF_KUBELET = {"container_memory_working_set_bytes"}
 BOARDS = sorted((K8S / "monitoring" / "dashboards").glob("*.json"))
 ASKED_FOR = {
-    "GatewayHalted", "GatewayJournalLag", "FeedStale", "NightlyLate", "NightlyFailed", "DataDrift", "PolicyErrors",
+    "GatewayHalted", "GatewayJournalLag", "FeedStale", "FeedLate", "NightlyLate", "NightlyFailed", "DataDrift",
+    "PolicyErrors",
 }  # fmt: skip
 
 

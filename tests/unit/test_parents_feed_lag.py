@@ -73,10 +73,10 @@ def line():
 
 
 class Line:
-    def __init__(self, lockstep=False, timeless=False):
+    def __init__(self, lockstep=False, timeless=False, paces=False):
         self.late_s = 0.0
         self.core = Core(rules(), {"T": DAY.instrument}, State(), "b1", 1)
-        self.pacer = Pacer(self.core, lambda: None, 1.0, False, 1.0, timeless)
+        self.pacer = Pacer(self.core, lambda: None, 1.0, paces, 1.0, timeless)
         self.publisher = Publisher("TEST", "s1", ["T"], lockstep, utc_ns=self._utc_ns)
         self.follower = Follower(["T"])
         self.hear(encode_feed(self.publisher.opening))
@@ -106,8 +106,9 @@ def test_feed_without_a_send_time_is_acted_on_where_the_settings_say_so():
     assert not Line(timeless=True).lost(None)
 
 
-def test_nothing_is_late_in_lockstep_where_the_venue_waits():
-    assert not Line(lockstep=True).lost(60.0)
+def test_nothing_is_late_in_lockstep_where_the_venue_waits_for_us_and_a_feed_cannot_say_so_by_itself():
+    assert not Line(lockstep=True, paces=True).lost(60.0)
+    assert Line(lockstep=True).lost(60.0)
 
 
 def test_lag_is_a_metric(line):
