@@ -17,8 +17,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from serving.contracts.orders import Busted, Cancel, Cancelled, Corrected, Report
-from serving.gateway.changes import approve_limits, propose_limits
+from serving.contracts.orders import Cancel
+from serving.gateway.beginning import PAPER, propose_what_is_set, strategies_back
 from serving.gateway.clock_offset import kernel_offset_ns
 from serving.gateway.collector import collect_all, quieten_collector
 from serving.gateway.config import ConfigError, VenueConfig, load_book, load_venues
@@ -29,13 +29,13 @@ from serving.gateway.drop_copy import DropCopy
 from serving.gateway.events import Accepted, Event
 from serving.gateway.feed_in import FeedIn
 from serving.gateway.fix_out import Came, FixTransport, VenueSession, read_now
+from serving.gateway.following import follow
 from serving.gateway.journal import JournalError
 from serving.gateway.killing import Killer
 from serving.gateway.limits import Limits
 from serving.gateway.live import Now
 from serving.gateway.observing import Histogram
 from serving.gateway.order_server import OrderServer, journalled_reports, told_by
-from serving.gateway.order_table import Order
 from serving.gateway.reconciling import Reconciler
 from serving.gateway.recovery import arm, open_gateway
 from serving.gateway.reloading import Reloading
@@ -44,12 +44,8 @@ from serving.gateway.watch import Watch
 from serving.observe.metrics import Pulse
 from serving.wire.identity import Directory
 from serving.wire.link import serve
-from serving.wire.messages import OrderState
 
 log = logging.getLogger(__name__)
-PAPER = ("CN=paper one", "CN=paper two")
-"""Who approves and arms where paper trading does it by itself: named so that the journal says what it was."""
-PAPER_WAIT_S = 5.0
 PULSE_S = 2.0
 SWITCH_S = 0.0005
 """The deciding thread waits no longer than this for another thread that computes."""
@@ -70,9 +66,8 @@ class GatewayService:
         self.started_ns = time.time_ns()
         if settings.paper and not all(venue.is_loopback for venue in self.venues.values()):
             raise ConfigError("paper: every venue must be on loopback")
-        first = None if settings.limits is None else Limits.load(settings.limits.read_text())
-        self._first_limits = first
-        self._book: Book | None = None if settings.day is None else load_book(settings.day)
+        self.first_limits = None if settings.limits is None else Limits.load(settings.limits.read_text())
+        self.book: Book | None = None if settings.day is None else load_book(settings.day)
         settings.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.disk = RealDisk(settings.folder / "journal")
         self._inbox: deque[Came] = deque()
@@ -138,7 +133,7 @@ class GatewayService:
                 drop.start()
             server = await serve(self.orders, self.directory, settings.host, settings.order_port, settings.tls())
             self.ports["order"] = int(server.sockets[0].getsockname()[1])
-            self._bootstrap()
+            propose_what_is_set(self)
             ready()
             self._write_ports()
             quieten_collector()
@@ -295,7 +290,7 @@ class GatewayService:
             came = inbox.popleft()
             try:
                 if came.answer is not None:
-                    self._follow(came, now)
+                    follow(self, came, now)
             except Exception as error:
                 self._escaped(f"what venue {came.venue} said could not be followed", error)
             if came.halt:
@@ -306,43 +301,6 @@ class GatewayService:
             self.try_commit()
         if gateway.broken:
             self._events.clear()
-
-    def _follow(self, came: Came, now: Now) -> None:
-        gateway, answer, report = self.gateway, came.answer, came.report
-        assert answer is not None
-        ids = self.sessions[came.venue].ids
-        if ids.is_echo(answer):
-            log.warning(
-                "venue %s answered replace %d of order %d again", came.venue, answer.request_id, answer.order_id
-            )
-            return
-        ids.take(answer)
-        if answer.is_status:
-            self.reconciler.take(came.venue, answer, came.total)
-            return
-        if report is None:
-            return
-        order = gateway.state.orders.get(report.order_id)
-        if order is not None and answer.state is not None:
-            said, meant = (answer.state.symbol, answer.state.side), (order.request.symbol, order.request.side)
-            if said != meant:
-                self.halt(f"venue {came.venue} reports order {order.id} as {said}, it is {meant}")
-                return
-        was_open = order is not None and order.is_open
-        gateway.on_report(came.venue, report, now)
-        if order is not None and answer.state is not None:
-            self._distrust(came.venue, order, report, answer.state, was_open)
-        if gateway.broken and order is not None:  # nothing is journalled any more: tell at once
-            self.orders.tell(order, report)
-
-    def _distrust(self, venue: str, order: Order, report: Report, state: OrderState, was_open: bool) -> None:
-        """Halt where a report's own totals say that more may trade, or has traded, than the book now counts."""
-        if isinstance(report, Cancelled) and was_open and state.filled_lots > order.filled:
-            self.halt(
-                f"venue {venue} cancelled order {order.id} with {state.filled_lots} lots filled, {order.filled} here"
-            )
-        elif isinstance(report, Busted | Corrected) and not order.is_open and state.left_lots > 0:
-            self.halt(f"venue {venue} holds {state.left_lots} lots of order {order.id} open again, it is done here")
 
     def _drop_failed(self, reason: str) -> None:
         self.came(Came("", halt=reason))
@@ -362,7 +320,7 @@ class GatewayService:
             if breaks or not self.settings.auto_arm:
                 log.warning("reconciled with %d breaks: a person arms", len(breaks))
                 return
-            await self._strategies_back()
+            await strategies_back(self.gateway)
             arm(self.gateway, PAPER[0], read_now())
             self.try_commit()
             log.warning("PAPER TRADING: armed without a person")
@@ -373,50 +331,6 @@ class GatewayService:
             again, self._again = self._again, False
             if again and not self.stopping:
                 asyncio.get_running_loop().call_soon(self._recover, "a session came back meanwhile")
-
-    async def _strategies_back(self) -> None:
-        """Wait a little for the strategies that have orders: arming without them cancels what they left."""
-        gateway, loop = self.gateway, asyncio.get_running_loop()
-        deadline = loop.time() + PAPER_WAIT_S
-        while loop.time() < deadline and any(
-            not gateway.live.beat(order.request.strategy).connected for order in gateway.state.open_orders.values()
-        ):
-            await asyncio.sleep(0.02)
-
-    def _bootstrap(self) -> None:
-        """Propose the limits and the day of the settings, and in paper trading approve them."""
-        gateway, paper = self.gateway, self.settings.auto_arm
-        self.reloading.begin()
-        if not self.settings.paper and self.settings.certificate is None:
-            log.warning("people are known by tokens: nothing that takes two people can be approved (TLS, or paper)")
-        if self._first_limits is not None:
-            first = gateway.state.limits is None
-            change = propose_limits(gateway, self._first_limits, PAPER[0] if paper else "CN=settings", read_now())
-            if change.looser and paper and first:
-                log.warning("PAPER TRADING: the first limits are approved without people")
-                for who in PAPER:
-                    approve_limits(gateway, change.change, who, read_now())
-            elif change.looser:
-                log.warning("limits are proposed that two people must approve: change %s", change.change,
-                            extra={"looser": list(change.looser[:20])})  # fmt: skip
-        if self._book is not None and not gateway.state.day_open:
-            if self._book.day <= gateway.state.date:
-                log.warning("the day %s of the settings is over: none is started", self._book.day)
-            else:
-                self._first_day(self._book)
-        self.try_commit()
-
-    def _first_day(self, book: Book) -> None:
-        paper = self.settings.auto_arm
-        proposed = self.propose_day(book, PAPER[0] if paper else "CN=settings")
-        for line in proposed.differs:
-            log.warning("holding differs: %s", line)
-        if not paper:
-            log.warning("a day is proposed that two people must approve: change %s", proposed.change)
-            return
-        log.warning("PAPER TRADING: the day is approved without people")
-        for who in PAPER:
-            self.approve_day(proposed.change, who)
 
     async def _tick(self) -> None:
         """Ten times a second: the watch, the clock's offset, and what is pending."""

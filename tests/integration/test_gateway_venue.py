@@ -483,11 +483,11 @@ def test_kill_over_a_venue_that_hangs_is_blocked_not_flushed(own_world):
 def test_bug_in_following_the_venue_halts(world, monkeypatch):
     order = order_of(world)
 
-    def bug(came, now):
+    def bug(service, came, now):
         raise KeyError("planted")
 
     with monkeypatch.context() as planted:
-        planted.setattr(world.served.service, "_follow", bug)
+        planted.setattr("serving.gateway.service.follow", bug)
         world.venue.say("F", world.venue.state(order, "partially_filled", 1), last=(BID, 1))
         world.halted("what venue SYN said could not be followed: KeyError")
 

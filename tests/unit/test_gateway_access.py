@@ -190,9 +190,9 @@ def test_person_who_is_new_waits_for_two_people(served, files):
 def test_client_that_is_struck_loses_its_line_and_what_it_sent_is_not_decided(served, files):
     async def work():
         desk = await Desk(served.files.client_token).open(served.service.ports["order"])
-        line = next(iter(served.service.orders.lines.values()))
-        denied = await desk.ask(desk.order(price=10_000))
+        denied = await desk.ask(desk.order(price=10_000))  # answered: the gateway knows the line
         assert isinstance(denied, Denied)
+        line = next(iter(served.service.orders.lines.values()))
         files("clients", lambda clients: clients.clear())
         wanted, sequence = served.service.reloading.read(), served.gateway.state.next_id
         late = desk.order(price=10_000)
