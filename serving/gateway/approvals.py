@@ -14,14 +14,20 @@ from serving.gateway.live import SECOND_NS, Now
 from serving.gateway.people import PersonError, person
 
 APPROVAL_LASTS_NS = 15 * 60 * SECOND_NS
+PROPOSALS_MAX = 16
+"""Changes of one person that wait at once; his oldest gives way. They stand in the state and in every snapshot."""
 
 
 def propose(gateway: Gateway, kind: ProposedKind, change: str, document: str, by: str, now: Now) -> None:
     """Let a change wait for two people; durable with the next `Gateway.commit`. Raises PersonError."""
-    clock = gateway.read_clock(now)
+    clock, who = gateway.read_clock(now), person(by)
+    others = [key for key, item in gateway.state.proposals.items() if item.by == who and key != change]
+    for oldest in others[: max(0, len(others) + 1 - PROPOSALS_MAX)]:
+        why = f"{who} proposed {PROPOSALS_MAX} others since"
+        gateway.record(Withdrawn(utc_ns=clock.utc_ns, change=oldest, why=why))
     expires_ns = clock.utc_ns + APPROVAL_LASTS_NS
     gateway.record(
-        Proposed(utc_ns=clock.utc_ns, change=change, document=document, by=person(by), expires_ns=expires_ns, kind=kind)
+        Proposed(utc_ns=clock.utc_ns, change=change, document=document, by=who, expires_ns=expires_ns, kind=kind)
     )
 
 

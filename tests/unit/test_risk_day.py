@@ -4,7 +4,7 @@ import msgspec
 import pytest
 from gateway_world import ACCOUNT, ANN, BOB, CLOSES_NS, EVE, SYMBOL, World, limits_of
 
-from serving.gateway.approvals import APPROVAL_LASTS_NS
+from serving.gateway.approvals import APPROVAL_LASTS_NS, PROPOSALS_MAX
 from serving.gateway.changes import approve_limits, propose_limits
 from serving.gateway.day import Book, DayError, approve_day, end_day, propose_day, said_of_book, tighten_day
 from serving.gateway.dump import decode_dump
@@ -55,6 +55,16 @@ def test_one_person_is_never_two_however_spelled(evening, twin):
     with pytest.raises(PersonError, match="another person must"):
         approve(evening, change, twin)
     assert not evening.state.day_open
+
+
+def test_proposals_of_one_person_that_wait_are_bounded_and_crowd_out_nobody_elses(evening):
+    of_another = propose(evening, by=ANN).change
+    changes = [propose(evening, book(closes_ns=CLOSES_NS + seconds * SECOND_NS)).change for seconds in range(1, 40)]
+    assert list(evening.state.proposals) == [of_another, *changes[-PROPOSALS_MAX:]]
+    propose(evening, book(closes_ns=CLOSES_NS + 39 * SECOND_NS))  # the last one again
+    assert len(evening.state.proposals) == PROPOSALS_MAX + 1
+    with pytest.raises(PersonError, match="not proposed"):
+        approve(evening, changes[0], BOB)
 
 
 def test_approval_is_for_one_exact_book(evening):
