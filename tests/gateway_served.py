@@ -1,6 +1,8 @@
 """The gateway's process inside a test's own process, without a venue: what people can do, and what they cannot."""
 
 import asyncio
+import gc
+import sys
 import threading
 from pathlib import Path
 
@@ -49,6 +51,7 @@ class Served:
             self.failure = error
 
     def __enter__(self) -> "Served":
+        self._own = gc.get_threshold(), sys.getswitchinterval()  # of the tests' process: the gateway sets its own
         self._thread.start()
         until(lambda: self.failure or (self.settings.folder / "ports.json").exists(), "the gateway")
         if self.failure:
@@ -67,6 +70,10 @@ class Served:
         self.process.service.stop()
         self._thread.join(30)
         assert not self._thread.is_alive()
+        threshold, interval_s = self._own
+        gc.unfreeze()
+        gc.set_threshold(*threshold)
+        sys.setswitchinterval(interval_s)
 
     @property
     def service(self):

@@ -6,6 +6,7 @@ from threading import Thread
 import httpx
 import pytest
 import yaml
+from fix_peers import until
 from gateway_served import Served
 
 from serving.gateway import killing
@@ -252,9 +253,8 @@ def test_views_answer_while_the_deciding_thread_is_stuck_and_commands_say_so(ser
     finally:
         hold.set()
     stuck.result(10)
-    served.do(lambda: None)
-    assert served.gateway.state.nodes["venue", "SYN"].killed  # in its turn
-    assert served.service.transport.blocks.why_not(("SYN", "main", "policy", "SYN1")) is None
+    until(lambda: served.service.transport.blocks.why_not(place) is None, "the kill's turn to become durable")
+    assert served.gateway.state.nodes["venue", "SYN"].killed
 
 
 def test_local_kill_works_again_once_there_are_files_and_without_threads(served, monkeypatch):
