@@ -121,10 +121,13 @@ class Gateway:
             self.state.apply(event)
             self.journal.append(event)
         except Exception as error:
-            self.broken = self.broken or f"an event did not apply: {type(error).__name__}: {error}"
+            self._did_not_apply(error)
             raise
         if self._listener is not None:
             self._tell(event)
+
+    def _did_not_apply(self, error: Exception) -> None:
+        self.broken = self.broken or f"an event did not apply: {type(error).__name__}: {error}"
 
     def _tell(self, event: Event) -> None:
         assert self._listener is not None
@@ -319,7 +322,7 @@ class Gateway:
             decision = self.state.apply_new(event, request, at)
             self.journal.append(event)
         except Exception as error:
-            self.broken = self.broken or f"an event did not apply: {type(error).__name__}: {error}"
+            self._did_not_apply(error)
             raise
         if self._listener is not None:
             self._tell(event)
