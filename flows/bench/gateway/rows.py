@@ -23,7 +23,8 @@ def run() -> dict[str, Any]:
 
     `decision us` is the thread's CPU time of `Gateway.decide` for a new order that passes all controls: idempotency,
     every control, reservation, the event's encoding into the journal's group; median over windows of orders, each of
-    another strategy and symbol than the one before. `decision us, compiled`: the same source compiled by mypyc.
+    another strategy and symbol than the one before, the garbage collector set as the process sets it
+    (`serving.gateway.collector`). `decision us, compiled`: the same source compiled by mypyc.
     `durable ratio`: decisions a second with each WINDOW of them written and fdatasynced before they go out, over the
     same without the sync, in turn; the median window by the wall clock. `ack p99 ratio to fdatasync`: from the first of
     ACK_WINDOW decisions until they may be acknowledged, over a bare 4 KiB append and fdatasync, in turn; the median of
